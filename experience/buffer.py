@@ -1,0 +1,119 @@
+"""The experience buffer: what stands between the clusters, as one Protocol.
+
+Lifecycle of a group, each arrow one atomic operation:
+
+    issue ──▶ prompts ──lease/advance──▶ completions ──lease/advance──▶ experience ──commit──▶ gone (the ledger has it)
+                 └──────────────── quarantine (settled, recorded by the next batch) ◀──┘
+
+Capacity is guarded by admission alone (experience.pacing): putting an admitted group never blocks, or the loop would
+deadlock. Every write carries the writer's fencing epoch and raises `Fenced` when a newer epoch of that role exists.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from experience.schema import BatchRecord, Issue, Outcome, Prompt, Settlement
+
+Stage = Literal["prompts", "completions"]
+"""Stages that workers lease from; `advance` moves prompts -> completions -> experience."""
+
+Role = Literal["run", "trainer"]
+"""Who holds an epoch: the run (orchestrator, generation, scoring) or the trainer's ranks."""
+
+
+class BufferRefused(ValueError):
+    """The buffer holds something that this run must not touch; the message names it and the remedy."""
+
+
+class Fenced(RuntimeError):
+    """A newer epoch exists: this process is a zombie and must end without writing."""
+
+
+class BufferUnavailable(ConnectionError):
+    """The server did not answer within the retry budget."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """One entry that a worker holds until its deadline, renewable."""
+
+    stage: Stage
+    entry_id: str
+    sequence: int
+    worker: str
+    deliveries: int
+    """1 on first delivery; from 2 on the entry is a suspect: drain first, then `begin_alone`, then run it alone."""
+    data: bytes
+    """Encoded Prompt or CompletionGroup."""
+
+    @property
+    def suspect(self) -> bool:
+        return self.deliveries > 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """The buffer's counters, read atomically."""
+
+    live: int
+    """Issued and not settled."""
+    committed: int
+    """Batches committed (v of the pacing rule)."""
+    next_sequence: int
+    cursor: int
+    depths: Mapping[str, int]
+    """Entries by stream: prompts, completions, experience, quarantine."""
+
+
+class ExperienceBuffer(Protocol):
+    """One run's groups in flight."""
+
+    # -- the orchestrator ------------------------------------------------------------------------------------------
+    def open(self, *, fingerprint: str) -> None:
+        """Take the run's prefix. BufferRefused: another fingerprint or schema, or a policy that may evict."""
+
+    def raise_epoch(self, *, role: Role, epoch: int) -> None:
+        """From now on writes of lower epochs of this role raise Fenced. Never lowers."""
+
+    def issue(self, prompts: Sequence[Prompt], *, cursor: int) -> None:
+        """Append prompts; their sequences continue `next_sequence` without a gap. Sets the cursor in the same step."""
+
+    def snapshot(self) -> Snapshot: ...
+
+    def restore(self, *, record: BatchRecord) -> None:
+        """Bring the counters up to the newest committed batch after a loss of the server (never lowers them)."""
+
+    # -- workers ---------------------------------------------------------------------------------------------------
+    def lease(self, stage: Stage, *, worker: str, count: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:
+        """Expired leases of any worker first, then new entries; waits up to wait_s when there is none."""
+
+    def renew(self, leases: Iterable[Lease]) -> set[str]:
+        """Restart the deadline of those still owned; returns the entry_ids that are no longer ours."""
+
+    def begin_alone(self, lease: Lease, *, limit: int) -> bool:
+        """Count a delivery alone. False: the limit was passed and the entry was moved to quarantine."""
+
+    def advance(self, outputs: Sequence[tuple[Lease, bytes]]) -> list[bool]:
+        """Acknowledge and put downstream, atomically per entry; False where the lease was no longer live."""
+
+    def release(self, lease: Lease, *, reason: str) -> None:
+        """Give the entry back at once, for redelivery as a suspect."""
+
+    # -- the trainer -----------------------------------------------------------------------------------------------
+    def unsettled(self) -> list[Issue]:
+        """Issued and not settled, by sequence."""
+
+    def take(self, sequences: Iterable[int]) -> dict[int, bytes]:
+        """The encoded ScoredGroup of those sequences that have arrived; leaves them in place."""
+
+    def settle(self, sequences: Iterable[int], *, outcome: Outcome, reason: str) -> None:
+        """End groups without training them; the next batch records it. Settling twice keeps the first."""
+
+    def settled(self) -> list[Settlement]:
+        """Settled and not yet recorded by a batch, by sequence."""
+
+    def commit(self, record: BatchRecord) -> None:
+        """Acknowledge and delete what the ledger has recorded; doing it twice is harmless."""
+
+    def close(self) -> None: ...

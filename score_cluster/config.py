@@ -1,0 +1,42 @@
+"""Settings of the scoring workers."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class RewardConfig(BaseModel):
+    """One named component of the reward."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    function: str
+    """`module:function`; see score_cluster.rewards for the signature."""
+    weight: float = 1.0
+    arguments: dict[str, Any] = {}
+    """Keyword arguments for the function, by name."""
+
+
+class ReferenceConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str | None = None
+    """Model folder; null = the policy's initial model."""
+    precision: Literal["int8", "float32", "bfloat16"] = "int8"
+    """int8 = per-channel weights and dynamic activations (torchao)."""
+    micro_batch_tokens: int = Field(default=4096, ge=1)
+    """Tokens in one forward pass."""
+
+
+class ScoringConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    workers: int = Field(default=1, ge=1)
+    rewards: tuple[RewardConfig, ...] = Field(min_length=1)
+    reference: ReferenceConfig | None = ReferenceConfig()
+    """null = no reference model: no KL can be measured."""
+    groups_per_pass: int = Field(default=16, ge=1)
+    """Groups leased and scored together."""
+    poll_interval_s: float = Field(default=0.05, gt=0)
+    threads: int = Field(default=1, ge=1)

@@ -1,0 +1,108 @@
+"""Settings of the trainer."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class GrpoConfig(BaseModel):
+    """Group-relative policy optimisation (Shao et al. 2024) with DAPO's clip-higher and token mean (Yu et al. 2025)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["grpo"] = "grpo"
+    clip_low: float = Field(default=0.2, gt=0, lt=1)
+    clip_high: float = Field(default=0.28, gt=0)
+    scale_by_std: bool = True
+    """False: subtract the mean only (Dr. GRPO, Liu et al. 2025)."""
+    filter_uniform: bool = False
+    """True: groups whose rewards are all equal are settled as filtered (DAPO's dynamic sampling)."""
+
+
+class CorrectionConfig(BaseModel):
+    """Truncated importance sampling between the behaviour and the proximal policy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["tis", "none"] = "tis"
+    level: Literal["sequence", "token"] = "sequence"
+    cap: float = Field(default=2.0, gt=0)
+
+
+class KlConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    where: Literal["loss", "reward", "none"] = "loss"
+    estimator: Literal["k1", "k2", "k3"] = "k3"
+    """Schulman 2020; k3 is unbiased, non-negative and of low variance."""
+    coefficient: float = Field(default=0.02, ge=0)
+    """beta_0; 0.02 at 7B, 0.05 at 70B, 0.1 at 405B."""
+    adaptive: bool = False
+    """Multiply beta by 1.5 above 1.5 x target, divide below target / 1.5; bounded to beta_0/10 .. 10 beta_0."""
+    target_nats: float = Field(default=6.0, gt=0)
+    """Per response."""
+
+
+class OptimizerConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: float = Field(default=5e-6 / 3, gt=0)
+    """Full fine-tuning at 7B: a third of the LoRA rate 5e-6."""
+    warmup_steps: int = Field(default=20, ge=0)
+    """Linear from 0, then constant."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
+    gradient_clip: float = Field(default=1.0, gt=0)
+
+
+class CheckpointConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    interval_steps: int = Field(default=100, ge=1)
+    interval_s: float | None = Field(default=600.0, gt=0)
+    """Also after so many seconds; null = by steps only."""
+    keep: int = Field(default=3, ge=1)
+
+
+class TrainingConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ranks: int = Field(default=1, ge=1)
+    algorithm: GrpoConfig = GrpoConfig()
+    correction: CorrectionConfig = CorrectionConfig()
+    kl: KlConfig = KlConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    epochs: int = Field(default=1, ge=1)
+    """Passes over a batch."""
+    mini_batches: int = Field(default=1, ge=1)
+    """Optimizer updates a pass."""
+    micro_batch_tokens: int = Field(default=8192, ge=1)
+    """Tokens packed into one forward pass of a rank; sequences are never split."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of parameters in the forward pass; master weights are float32."""
+    attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    gradient_checkpointing: bool = False
+    threads: int = Field(default=1, ge=1)
+    """Intra-op threads a rank on CPU; part of what makes a replay bit-identical."""
+    collective_timeout_s: float = Field(default=60.0, gt=0)
+    compose_timeout_s: float = Field(default=600.0, gt=0)
+    """A batch that cannot be composed for so long is reported with a diagnosis."""
+
+
+class SftConfig(BaseModel):
+    """Supervised fine-tuning on (prompt, completion) rows; only completion tokens count."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    """JSONL file."""
+    prompt_column: str = "prompt"
+    completion_column: str = "completion"
+    epochs: int = Field(default=1, ge=1)
+    batch_examples: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=1e-5, gt=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
