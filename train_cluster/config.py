@@ -97,6 +97,10 @@ class SftConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    base: str
+    """Model folder to start from; the result is written to `model.path`, where RL finds it."""
+    random_init: bool = False
+    """True: the base folder holds a config and a tokenizer but no weights."""
     path: str
     """JSONL file."""
     prompt_column: str = "prompt"
