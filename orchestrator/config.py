@@ -1,0 +1,200 @@
+"""The recipe: every setting of a run, one section an owner, and what of it may change when the run is resumed."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from experience.config import ExperienceConfig, PacingConfig
+from gen_cluster.config import GenerationConfig
+from orchestrator.rules import violations
+from score_cluster.config import ScoringConfig
+from train_cluster.config import SftConfig, TrainingConfig
+from weightstore.config import StoreConfig
+
+
+class RunConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(max_length=63, pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$")
+    """The run's id: names its folder, its keys in Redis and its groups."""
+    seed: int = Field(default=0, ge=0)
+    """Everything drawn at random follows from it."""
+    steps: int = Field(ge=1)
+    """Batches to train; a resume may raise it."""
+    root: str = "runs"
+    """Folder that holds one folder a run."""
+
+
+class ModelConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    """Hugging Face folder: config.json, tokenizer, safetensors."""
+    random_init: bool = False
+    """True: fresh weights drawn with run.seed; the folder then needs none."""
+
+
+class DataConfig(BaseModel):
+    """The prompts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    """JSONL file, one object a line; the whole row reaches the reward functions as metadata."""
+    prompt_column: str = "prompt"
+    chat_template: bool = False
+    """True: the text is the user's turn of the model's own chat template."""
+    system_prompt: str | None = None
+    """System turn of the chat template."""
+    max_prompt_tokens: int | None = Field(default=None, ge=1)
+    """A longer prompt is refused; null = whatever leaves room for generation.max_tokens in the context."""
+    shuffle: bool = True
+    """A new order each pass, drawn from run.seed; False: file order."""
+    name: str | None = Field(default=None, min_length=1)
+    """First part of every prompt_id; null = the file's stem."""
+
+    @property
+    def dataset(self) -> str:
+        return self.name or PurePath(self.path).stem
+
+
+class RayConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: Literal["local"] = "local"
+    """local = a Ray of our own on this machine, which ends with the run."""
+    object_store_mib: int = Field(default=128, ge=80)
+    """Ray's shared memory; small, since Ray carries control only, never tensors. Ray refuses less than 75 MiB."""
+
+
+class SuperviseConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    heartbeat_s: float = Field(default=10.0, gt=0)
+    """A worker silent for so long is dead; it beats from its own thread at a third of it."""
+    starting_s: float = Field(default=120.0, gt=0)
+    """The same while it loads; first compiles take up to 60 s, large models need more."""
+    max_restarts: int = Field(default=5, ge=0)
+    """Restarts of one worker without a step trained in between; then the run stops with the cause."""
+    backoff_s: float = Field(default=1.0, gt=0)
+    """Wait before the first restart; doubles with each."""
+    backoff_max_s: float = Field(default=60.0, gt=0)
+    stall_s: float = Field(default=1800.0, gt=0)
+    """No batch committed and no step trained for so long: the watchdog writes its diagnosis and acts."""
+    stop_s: float = Field(default=60.0, gt=0)
+    """How long a clean stop waits for the step in hand before it kills."""
+
+
+class Recipe(BaseModel):
+    """A run, complete: an instance has passed the rules of every section and those between them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: RunConfig
+    model: ModelConfig
+    data: DataConfig
+    scoring: ScoringConfig
+    generation: GenerationConfig = GenerationConfig()
+    training: TrainingConfig = TrainingConfig()
+    pacing: PacingConfig = PacingConfig()
+    experience: ExperienceConfig = ExperienceConfig()
+    store: StoreConfig = StoreConfig()
+    ray: RayConfig = RayConfig()
+    supervise: SuperviseConfig = SuperviseConfig()
+    sft: SftConfig | None = None
+    """For `headrace sft`: teaches the model before it is reinforced."""
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> "Recipe":
+        lines = violations({name: getattr(self, name) for name in type(self).model_fields})
+        if lines:
+            raise ValueError("\n".join(lines))
+        return self
+
+
+RESUMABLE_KEYS: Mapping[str, str] = {
+    "run.steps": "a run may be prolonged; lower than before is refused",
+    "run.root": "a run's folder may have been moved",
+    "ray": "where processes live does not enter the ledger",
+    "supervise": "when to restart does not enter the ledger",
+    "generation.workers": "workers are stateless",
+    "generation.deadline_base_s": "which groups failed is recorded in the ledger",
+    "generation.deadline_per_token_s": "which groups failed is recorded in the ledger",
+    "generation.poll_interval_s": "idle time only",
+    "generation.engine.max_sequences": "capacity of an engine, not what it samples from",
+    "generation.engine.memory_share": "capacity of an engine, not what it samples from",
+    "generation.engine.kv_cache_gib": "capacity of an engine, not what it samples from",
+    "generation.engine.threads": "capacity of an engine, not what it samples from",
+    "scoring.workers": "workers are stateless",
+    "scoring.groups_per_pass": "grouping of independent forward passes",
+    "scoring.poll_interval_s": "idle time only",
+    "scoring.threads": "speed only; the scores are recorded in the ledger",
+    "training.ranks": "checkpoints load on any world size; recorded per life, and bit-identity ends there",
+    "training.threads": "recorded per life, and bit-identity ends there",
+    "training.checkpoint": "when to cut does not change what is trained",
+    "training.collective_timeout_s": "when to give up on a peer, not what is trained",
+    "training.compose_timeout_s": "when to complain, not what is trained",
+    "experience.fsync": "durability of the server, not its content",
+    "experience.capacity_groups": "admission keeps below it whatever it is",
+    "experience.lease_s": "when to re-serve, not what is served",
+    "experience.alone_limit": "what was quarantined is recorded in the ledger",
+    "experience.retry_s": "patience only",
+    "store.fetch_threads": "speed only",
+}
+"""Key, or section with all below it -> why it may change at a resume. All other keys make the fingerprint."""
+
+_ABSENT = "(absent)"
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """SHA-256 of the canonical JSON of all keys that may not change while a run lives."""
+    fixed = {key: value for key, value in flatten(recipe).items() if not resumable(key)}
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def flatten(recipe: Recipe) -> dict[str, Any]:
+    """Dotted key -> JSON value, for every leaf; entries of lists are numbered."""
+    return dict(_leaves("", recipe.model_dump(mode="json")))
+
+
+def resumable(key: str) -> bool:
+    parts = key.split(".")
+    return any(".".join(parts[:end]) in RESUMABLE_KEYS for end in range(1, len(parts) + 1))
+
+
+def changed_keys(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Key -> (old, new) of every leaf that differs, sorted by key."""
+    before, after = flatten(old), flatten(new)
+    return {
+        key: (before.get(key, _ABSENT), after.get(key, _ABSENT))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key, _ABSENT) != after.get(key, _ABSENT)
+    }
+
+
+def resume_violations(old: Recipe, new: Recipe) -> list[str]:
+    """One line for each change that a resume refuses."""
+    lines = [
+        f"{key} = {value}: this run was started with {was}, and a resume cannot change it; "
+        f"set {key}={was}, or start another run under a new run.name"
+        for key, (was, value) in changed_keys(old, new).items()
+        if not resumable(key)
+    ]
+    if new.run.steps < old.run.steps:
+        lines.append(
+            f"run.steps = {new.run.steps}: this run was started with {old.run.steps}, and a resume can only raise it; "
+            f"set run.steps={old.run.steps} or more, or stop the run with `headrace stop {old.run.name}`"
+        )
+    return lines
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    children = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
+    if not children:
+        yield prefix, value
+    for name, child in children:
+        yield from _leaves(f"{prefix}.{name}" if prefix else str(name), child)

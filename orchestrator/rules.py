@@ -1,0 +1,158 @@
+"""Rules that no section of a recipe can check by itself; each gives lines `field = value: reason; remedy`.
+
+A rule names the sections it reads as its parameters, so that it can run as soon as these are valid, whatever is wrong
+elsewhere: a user sees all problems of a recipe at once.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from experience.config import ExperienceConfig, PacingConfig
+from gen_cluster.config import GenerationConfig
+from score_cluster.config import ScoringConfig
+from train_cluster.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from orchestrator.config import DataConfig, SuperviseConfig
+
+
+def violations(sections: Mapping[str, Any]) -> list[str]:
+    """The lines of all rules whose sections are there."""
+    lines: list[str] = []
+    for rule in RULES:
+        names = inspect.signature(rule).parameters
+        if all(name in sections for name in names):
+            lines += rule(**{name: sections[name] for name in names})
+    return lines
+
+
+def _staleness_needs_a_correction(pacing: PacingConfig, training: TrainingConfig) -> Iterator[str]:
+    if pacing.max_staleness > 0 and training.correction.kind == "none":
+        yield (
+            f"pacing.max_staleness = {pacing.max_staleness}: samples of older policies are wrong without an off-policy "
+            "correction, and training.correction.kind is none; set training.correction.kind=tis or pacing.max_staleness=0"
+        )
+
+
+def _unequal_dtypes_need_a_correction(generation: GenerationConfig, training: TrainingConfig) -> Iterator[str]:
+    if training.correction.kind == "none" and generation.engine.dtype != training.dtype:
+        yield (
+            f"generation.engine.dtype = {generation.engine.dtype}: the engine rounds otherwise than the trainer "
+            f"({training.dtype}), and without a correction the importance ratios are taken for 1; "
+            f"set generation.engine.dtype={training.dtype} or training.correction.kind=tis"
+        )
+
+
+def _publishing_keeps_up(pacing: PacingConfig) -> Iterator[str]:
+    limit = pacing.max_staleness + 1
+    if pacing.publish_interval_batches > limit:
+        yield (
+            f"pacing.publish_interval_batches = {pacing.publish_interval_batches}: admission would wait for a version "
+            f"that is never published, since at most max_staleness + 1 = {limit} batches may follow one; "
+            f"set pacing.publish_interval_batches={limit} or less, or raise pacing.max_staleness"
+        )
+
+
+def _capacity_holds_the_window(pacing: PacingConfig, experience: ExperienceConfig) -> Iterator[str]:
+    window = (pacing.max_staleness + 1) * pacing.batch_groups
+    if experience.capacity_groups is not None and experience.capacity_groups < window:
+        yield (
+            f"experience.capacity_groups = {experience.capacity_groups}: the loop keeps (max_staleness + 1) * batch_groups "
+            f"= {window} groups in flight and would starve; set experience.capacity_groups={window} or more, or null"
+        )
+
+
+def _training_samples_untruncated(generation: GenerationConfig) -> Iterator[str]:
+    reason = "truncated sampling gives the log-probs of another policy than the one trained"
+    if generation.top_p != 1:
+        yield f"generation.top_p = {generation.top_p}: {reason}; set generation.top_p=1"
+    if generation.top_k != 0:
+        yield f"generation.top_k = {generation.top_k}: {reason}; set generation.top_k=0"
+
+
+def _grpo_compares_samples(generation: GenerationConfig, training: TrainingConfig) -> Iterator[str]:
+    if training.algorithm.kind == "grpo" and generation.group_size < 2:
+        yield (
+            f"generation.group_size = {generation.group_size}: GRPO compares the samples of one prompt, and the advantage "
+            "of a single one is always 0; set generation.group_size=2 or more"
+        )
+
+
+def _kl_is_measurable(scoring: ScoringConfig, training: TrainingConfig) -> Iterator[str]:
+    kl = training.kl
+    if kl.where != "none" and scoring.reference is None:
+        yield (
+            f"training.kl.where = {kl.where}: there is no reference model to measure the KL against "
+            "(scoring.reference is null); set training.kl.where=none or give scoring.reference"
+        )
+    if kl.adaptive and (kl.where == "none" or kl.coefficient == 0):
+        yield (
+            "training.kl.adaptive = True: there is no KL penalty to adapt "
+            f"(where is {kl.where}, coefficient is {kl.coefficient}); "
+            "set training.kl.adaptive=false, or training.kl.where=loss and a coefficient above 0"
+        )
+
+
+def _mini_batches_are_equal(
+    pacing: PacingConfig, generation: GenerationConfig, training: TrainingConfig
+) -> Iterator[str]:
+    responses = pacing.batch_groups * generation.group_size
+    if responses % training.mini_batches:
+        nearest = max(n for n in range(1, training.mini_batches) if responses % n == 0)
+        yield (
+            f"training.mini_batches = {training.mini_batches}: a batch of pacing.batch_groups * generation.group_size = "
+            f"{responses} responses does not divide into equal parts; set training.mini_batches={nearest}"
+        )
+
+
+def _response_fits(data: "DataConfig", generation: GenerationConfig) -> Iterator[str]:
+    context, longest = generation.engine.max_model_tokens, data.max_prompt_tokens or 1
+    if context is not None and generation.max_tokens + longest > context:
+        yield (
+            f"generation.max_tokens = {generation.max_tokens}: with a prompt of {longest} tokens it exceeds "
+            f"generation.engine.max_model_tokens = {context}; "
+            f"set generation.max_tokens={max(context - longest, 1)} or less, or raise generation.engine.max_model_tokens"
+        )
+
+
+def _system_prompt_is_used(data: "DataConfig") -> Iterator[str]:
+    if data.system_prompt is not None and not data.chat_template:
+        yield (
+            f"data.system_prompt = {data.system_prompt!r}: only a chat template has a place for it; "
+            "set data.chat_template=true or data.system_prompt=null"
+        )
+
+
+def _reward_names_differ(scoring: ScoringConfig) -> Iterator[str]:
+    names = [reward.name for reward in scoring.rewards]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield (
+            f"scoring.rewards = {names}: {name!r} stands there more than once, and components are kept by name; "
+            "give each reward a name of its own"
+        )
+
+
+def _watchdog_outlasts_a_group(generation: GenerationConfig, supervise: "SuperviseConfig") -> Iterator[str]:
+    deadline = generation.deadline_base_s + generation.deadline_per_token_s * generation.max_tokens
+    if supervise.stall_s <= deadline:
+        yield (
+            f"supervise.stall_s = {supervise.stall_s}: a group may take deadline_base_s + deadline_per_token_s * max_tokens "
+            f"= {deadline} s, so the watchdog would end a healthy run; set supervise.stall_s={2 * deadline:g}"
+        )
+
+
+RULES: tuple[Callable[..., Iterator[str]], ...] = (
+    _staleness_needs_a_correction,
+    _unequal_dtypes_need_a_correction,
+    _publishing_keeps_up,
+    _capacity_holds_the_window,
+    _training_samples_untruncated,
+    _grpo_compares_samples,
+    _kl_is_measurable,
+    _mini_batches_are_equal,
+    _response_fits,
+    _system_prompt_is_used,
+    _reward_names_differ,
+    _watchdog_outlasts_a_group,
+)
