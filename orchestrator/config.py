@@ -78,15 +78,12 @@ class SuperviseConfig(BaseModel):
     """A worker silent for so long is dead; it beats from its own thread at a third of it."""
     starting_s: float = Field(default=120.0, gt=0)
     """The same while it loads; first compiles take up to 60 s, large models need more."""
-    max_restarts: int = Field(default=5, ge=0)
-    """Restarts of one worker without a step trained in between; then the run stops with the cause."""
-    backoff_s: float = Field(default=1.0, gt=0)
-    """Wait before the first restart; doubles with each."""
-    backoff_max_s: float = Field(default=60.0, gt=0)
+    restart_limit: int = Field(default=5, ge=0)
+    """Deaths of one worker in a row; one more ends the run with the cause."""
+    restart_backoff_s: float = Field(default=1.0, gt=0)
+    """Wait before the second restart in a row; doubles with each."""
     stall_s: float = Field(default=1800.0, gt=0)
     """No batch committed and no step trained for so long: the watchdog writes its diagnosis and acts."""
-    stop_s: float = Field(default=60.0, gt=0)
-    """How long a clean stop waits for the step in hand before it kills."""
 
 
 class Recipe(BaseModel):
