@@ -1,0 +1,166 @@
+"""Reward functions: how they are found, what they look like, and how their values become one total.
+
+A reward function scores one completion, raw and unweighted:
+
+    def f(*, prompt: str, completion: str, metadata: Mapping[str, Any], **arguments) -> float
+
+A penalty returns a number <= 0, so that every weight in a recipe is positive. A function that raises, or returns
+anything but a finite number, fails its group: a failure is never a reward of zero.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from types import ModuleType
+from typing import Any, TypeVar
+
+from score_cluster.config import RewardConfig
+
+RewardFunction = Callable[..., float]
+F = TypeVar("F", bound=Callable[..., float])
+
+GIVEN = ("prompt", "completion", "metadata")
+"""What every reward function is called with, by keyword, beside its arguments of the recipe."""
+
+
+class RewardFailed(RuntimeError):
+    """A component could not score a completion of a group; the group must be retried or quarantined."""
+
+    def __init__(self, *, component: str, sequence: int, problem: str) -> None:
+        super().__init__(f"reward {component!r} failed on group {sequence}: {problem}")
+        self.component = component
+        self.sequence = sequence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reward:
+    """One component, ready to be called."""
+
+    name: str
+    weight: float
+    function: RewardFunction
+    arguments: Mapping[str, Any]
+    hash: str
+    """SHA-256 of what makes the raw value; the weight is no part of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RewardValue:
+    """The reward of one completion."""
+
+    components: Mapping[str, float]
+    """Raw, unweighted, by name."""
+    total: float
+    """Sum of weight x component."""
+
+
+def needs(module: str, *, remedy: str) -> Callable[[F], F]:
+    """Mark a function that imports a heavy or optional module when called, so that `load` can refuse at once."""
+
+    def mark(function: F) -> F:
+        function.__dict__["needs"] = {module: remedy}
+        return function
+
+    return mark
+
+
+def load_all(configs: Sequence[RewardConfig]) -> tuple[Reward, ...]:
+    """Load the components of a recipe. ValueError: two of the same name, or any refusal of `load`."""
+    names = [config.name for config in configs]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"scoring.rewards: name {doubled[0]!r} is given twice; give every component its own name")
+    return tuple(load(config) for config in configs)
+
+
+def load(config: RewardConfig) -> Reward:
+    """Resolve `module:function` by import. ValueError: names the reward, the value that is wrong, and the remedy."""
+    function = _find(config)
+    _check_signature(config, function)
+    if not math.isfinite(config.weight):
+        raise ValueError(f"reward {config.name!r}: weight {config.weight} must be a finite number")
+    return Reward(
+        name=config.name,
+        weight=config.weight,
+        function=function,
+        arguments=dict(config.arguments),
+        hash=hash_of(function, config.arguments),
+    )
+
+
+def hash_of(function: RewardFunction, arguments: Mapping[str, Any]) -> str:
+    """SHA-256 over the function's name, the source of its module, and its arguments as sorted JSON."""
+    parts = (
+        function.__qualname__,
+        inspect.getsource(_module_of(function)),
+        json.dumps(dict(arguments), sort_keys=True),
+    )
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def evaluate(
+    rewards: Sequence[Reward], *, sequence: int, prompt: str, completion: str, metadata: Mapping[str, Any]
+) -> RewardValue:
+    """All components of one completion, and their weighted sum. RewardFailed: one of them gave no finite number."""
+    components: dict[str, float] = {}
+    for reward in rewards:
+        try:
+            value = reward.function(prompt=prompt, completion=completion, metadata=metadata, **reward.arguments)
+        except Exception as error:  # a user's function may raise anything; the group fails, not the worker
+            problem = f"{type(error).__name__}: {error}"
+            raise RewardFailed(component=reward.name, sequence=sequence, problem=problem) from error
+        if not isinstance(value, Real) or not math.isfinite(value):
+            problem = f"returned {value!r}, which is not a finite number"
+            raise RewardFailed(component=reward.name, sequence=sequence, problem=problem)
+        components[reward.name] = float(value)
+    return RewardValue(components=components, total=sum(r.weight * components[r.name] for r in rewards))
+
+
+def _find(config: RewardConfig) -> RewardFunction:
+    where = f"reward {config.name!r}: function {config.function!r}"
+    module_name, colon, function_name = config.function.partition(":")
+    if not (module_name and colon and function_name):
+        raise ValueError(f"{where} must have the form module:function, as in score_cluster.functions:exact_match")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # importing a user's module runs the user's code
+        problem = f"{type(error).__name__}: {error}"
+        remedy = "install it, or put its folder on PYTHONPATH"
+        raise ValueError(f"{where}: module {module_name!r} cannot be imported ({problem}); {remedy}") from error
+    function = getattr(module, function_name, None)
+    if not inspect.isfunction(function):
+        offered = [name for name, _ in inspect.getmembers(module, inspect.isfunction) if not name.startswith("_")]
+        raise ValueError(f"{where}: module {module_name!r} has no such function; it has {', '.join(offered) or 'none'}")
+    for needed, how in getattr(function, "needs", {}).items():
+        if importlib.util.find_spec(needed) is None:
+            raise ValueError(f"{where} needs the module {needed!r}, which is not installed; {how}")
+    return function
+
+
+def _check_signature(config: RewardConfig, function: RewardFunction) -> None:
+    where = f"reward {config.name!r}: function {config.function!r}"
+    signature = inspect.signature(function)
+    try:
+        signature.bind(**dict.fromkeys(GIVEN))
+    except TypeError as error:
+        if "missing a required" not in str(error):
+            remedy = "it must take prompt, completion and metadata by keyword, then its own arguments"
+            raise ValueError(f"{where} has the signature {signature}; {remedy}") from error
+    own = [name for name in signature.parameters if name not in GIVEN]
+    try:
+        signature.bind(**dict.fromkeys(GIVEN), **config.arguments)
+    except TypeError as error:
+        given = f"arguments {sorted(config.arguments)}: {error}"
+        raise ValueError(f"{where}: {given}; it takes {', '.join(own) or 'none'}") from error
+
+
+def _module_of(function: RewardFunction) -> ModuleType:
+    module = inspect.getmodule(function)
+    if module is None:
+        raise ValueError(f"reward function {function!r} belongs to no module, so its source cannot be hashed")
+    return module

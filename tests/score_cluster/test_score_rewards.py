@@ -1,0 +1,135 @@
+"""Loading reward functions, refusing bad ones, and turning their values into components and a total."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from score_cluster.config import RewardConfig
+from score_cluster.rewards import Reward, RewardFailed, evaluate, hash_of, load, load_all
+
+MODULE = """
+from typing import Any
+from score_cluster.rewards import needs
+
+def length(*, prompt: str, completion: str, metadata: dict[str, Any], scale: float = 1.0) -> float:
+    return scale * len(completion)
+
+def required(*, prompt: str, completion: str, metadata: dict[str, Any], limit: int) -> float:
+    return float(limit)
+
+def positional(completion: str) -> float:
+    return 0.0
+
+@needs("a_module_nobody_has", remedy="pip install it")
+def heavy(*, prompt: str, completion: str, metadata: dict[str, Any]) -> float:
+    return 0.0
+
+def returns(*, prompt: str, completion: str, metadata: dict[str, Any]) -> Any:
+    return metadata["value"]
+
+NOT_A_FUNCTION = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of an importable module of a user's reward functions."""
+    name = f"rewards_of_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+def component(function: str, *, weight: float = 1.0, name: str = "mine", **arguments: Any) -> RewardConfig:
+    return RewardConfig(name=name, function=function, weight=weight, arguments=arguments)
+
+
+def score(*rewards: Reward, completion: str = "abc", **metadata: Any) -> Any:
+    return evaluate(rewards, sequence=7, prompt="p", completion=completion, metadata=metadata)
+
+
+def test_components_are_raw_and_the_total_is_weighted(module: str) -> None:
+    rewards = load_all(
+        [
+            component(f"{module}:length", name="long", weight=0.5, scale=2.0),
+            component("score_cluster.functions:exact_match", name="right", weight=10.0),
+        ]
+    )
+    value = score(*rewards, answer="abc")
+    assert value.components == {"long": 6.0, "right": 1.0}
+    assert value.total == pytest.approx(0.5 * 6 + 10 * 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        ("no_colon", {}, "must have the form module:function"),
+        (":f", {}, "must have the form module:function"),
+        (
+            "no_such_module_anywhere:f",
+            {},
+            "'no_such_module_anywhere' cannot be imported .*put its folder on PYTHONPATH",
+        ),
+        ("{module}:absent", {}, "no such function; it has heavy, length, needs, positional, required, returns"),
+        ("{module}:NOT_A_FUNCTION", {}, "no such function"),
+        ("{module}:positional", {}, "must take prompt, completion and metadata by keyword"),
+        ("{module}:length", {"scal": 2}, "unexpected keyword argument 'scal'; it takes scale"),
+        ("{module}:required", {}, "missing a required argument: 'limit'; it takes limit"),
+        ("{module}:heavy", {}, "needs the module 'a_module_nobody_has', which is not installed; pip install it"),
+        ("score_cluster.functions:length_penalty", {"prompt": 1}, "multiple values .*'prompt'"),
+    ],
+)
+def test_bad_components_are_refused_with_name_value_and_remedy(
+    module: str, function: str, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as refusal:
+        load(component(function.format(module=module), **arguments))
+    assert str(refusal.value).startswith("reward 'mine': ")
+
+
+def test_a_module_that_breaks_on_import_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reward_module_that_breaks.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match="ZeroDivisionError: division by zero"):
+        load(component("reward_module_that_breaks:f"))
+
+
+def test_two_components_of_one_name_are_refused(module: str) -> None:
+    with pytest.raises(ValueError, match="'mine' is given twice"):
+        load_all([component(f"{module}:length"), component(f"{module}:length", scale=2.0)])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "1.0", [1.0]])
+def test_what_is_no_finite_number_fails_the_group(module: str, value: Any) -> None:
+    with pytest.raises(RewardFailed, match="'mine' failed on group 7: returned") as failure:
+        score(load(component(f"{module}:returns")), value=value)
+    assert (failure.value.component, failure.value.sequence) == ("mine", 7)
+
+
+def test_a_function_that_raises_fails_the_group_and_says_why(module: str) -> None:
+    with pytest.raises(RewardFailed, match="group 7: KeyError: 'value'"):
+        score(load(component(f"{module}:returns")))
+
+
+def test_true_and_numpy_numbers_are_numbers(module: str) -> None:
+    import numpy as np
+
+    reward = load(component(f"{module}:returns"))
+    assert score(reward, value=True).total == 1.0
+    assert score(reward, value=np.float32(0.5)).total == 0.5
+
+
+def test_the_hash_follows_source_and_arguments_but_not_name_or_weight(module: str, tmp_path: Path) -> None:
+    def hashed(function: str = f"{module}:length", **changes: Any) -> str:
+        return load(component(function, **changes)).hash
+
+    first = hashed()
+    assert len(first) == 64
+    assert first == hashed(name="other", weight=3.0)
+    assert first != hashed(scale=2.0)
+    assert first != hashed(f"{module}:returns")
+    copy = tmp_path / "a_changed_copy.py"
+    copy.write_text(MODULE + "# changed\n")
+    assert first != hashed("a_changed_copy:length")
+    assert hash_of(load(component(f"{module}:length")).function, {}) == first
