@@ -1,0 +1,150 @@
+"""The policy: a causal language model from a Hugging Face folder, asked only for log-probs of chosen tokens."""
+
+import shutil
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from train_cluster import attention
+from train_cluster.head import LogprobHead
+
+PACKED_ATTENTION_MODELS = frozenset({"llama", "qwen2", "qwen3"})
+"""Architectures whose attention is plain and causal in every layer. The others take transformers' own attention, which
+finds the sequences of a row by their positions as well, at the price of a [T, T] mask on CPU."""
+
+FOLDER_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "chat_template*",
+)
+"""What a folder holds beside weights, by pattern; copied as it is."""
+
+
+class PolicyModel(nn.Module):
+    """Log-probs of the response tokens of one packed row; usable under ZeRO-3 (every parameter by a submodule's call)."""
+
+    def __init__(self, causal: Any) -> None:
+        super().__init__()
+        causal.set_output_embeddings(LogprobHead(causal.get_output_embeddings()))
+        self.causal = causal
+        self.packed_attention = causal.config._attn_implementation == attention.NAME
+
+    def forward(
+        self,
+        *,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        predict_index: torch.Tensor,
+        targets: torch.Tensor,
+        temperature: float,
+        with_entropy: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """log pi(targets[n] | the tokens of its sequence up to predict_index[n]), nats, at the temperature; entropies.
+
+        tokens, positions: [1, T], positions count from 0 in each packed sequence; predict_index, targets: [N], the
+        place of the hidden state that predicts a target, and the target. Hidden states are selected before the head,
+        so logits exist for N tokens only, in chunks. Both results are [N] float32; the entropies are detached, and
+        zeros unless asked for.
+        """
+        extra = {"segments": attention.find_segments(positions[0])} if self.packed_attention else {}
+        # use_cache would make transformers overlook where a packed sequence begins.
+        output = self.causal.base_model(input_ids=tokens, position_ids=positions, use_cache=False, **extra)
+        hidden_NE = output.last_hidden_state[0].index_select(0, predict_index)
+        return self.causal.get_output_embeddings()(hidden_NE, targets, temperature, with_entropy)
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether train() and eval() differ."""
+        layers = (module for module in self.modules() if isinstance(module, nn.Dropout))
+        return getattr(self.causal.config, "attention_dropout", 0.0) > 0 or any(layer.p > 0 for layer in layers)
+
+
+def load_policy(
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    attention_dropout: float = 0.0,
+    random_init: bool = False,
+    seed: int = 0,
+    gradient_checkpointing: bool = False,
+) -> PolicyModel:
+    """The model of a local folder; `random_init` builds it from config.json alone, the same for the same seed.
+
+    ValueError: no such folder, or a model that cannot be published by its parameters.
+    """
+    if not (Path(path) / "config.json").is_file():
+        raise ValueError(f"model: {path} holds no config.json; give the folder of a Hugging Face model")
+    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    config.attention_dropout = attention_dropout
+    implementation = attention.NAME if _takes_packed_attention(config) else "sdpa"
+    if random_init:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            # Drawn in float32 whatever the dtype, so that the same seed means the same weights.
+            causal = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=implementation)
+        causal = causal.to(dtype)
+    else:
+        causal = AutoModelForCausalLM.from_pretrained(
+            path, config=config, dtype=dtype, attn_implementation=implementation, local_files_only=True
+        )
+    if gradient_checkpointing:
+        causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    _check_publishable(causal, path)
+    return PolicyModel(causal)
+
+
+def published_parameters(model: PolicyModel) -> dict[str, nn.Parameter]:
+    """Parameters by their Hugging Face state-dict name, each once (a tied one under its first name), in a fixed order."""
+    return dict(model.causal.named_parameters())
+
+
+def tied_aliases(model: PolicyModel) -> dict[str, str]:
+    """Further names of tied parameters: alias -> published name."""
+    names = {id(parameter): name for name, parameter in model.causal.named_parameters()}
+    every = model.causal.named_parameters(remove_duplicate=False)
+    return {alias: names[id(parameter)] for alias, parameter in every if names[id(parameter)] != alias}
+
+
+def save_folder(path_out: str | Path, model_path: str | Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write an ordinary Hugging Face folder: config and tokenizer of `model_path`, these tensors, whole or not at all.
+
+    ValueError: `path_out` exists.
+    """
+    out = Path(path_out)
+    if out.exists():
+        raise ValueError(f"{out} exists; name a folder that does not")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for file in sorted(Path(model_path).iterdir()):
+        if any(fnmatch(file.name, pattern) for pattern in FOLDER_FILES):
+            shutil.copyfile(file, partial / file.name)
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, partial / "model.safetensors", metadata={"format": "pt"})
+    partial.rename(out)
+
+
+def _takes_packed_attention(config: Any) -> bool:
+    layer_types = getattr(config, "layer_types", None) or []
+    return config.model_type in PACKED_ATTENTION_MODELS and set(layer_types) <= {"full_attention"}
+
+
+def _check_publishable(causal: nn.Module, path: str | Path) -> None:
+    """Publication and checkpoints go through parameters; a state dict that holds more would be published in part."""
+    parameters = {name for name, _ in causal.named_parameters(remove_duplicate=False)}
+    buffers = sorted(set(causal.state_dict()) - parameters)
+    if buffers:
+        raise ValueError(
+            f"model: {path} keeps state outside its parameters ({buffers[0]} …); it cannot be trained here"
+        )

@@ -1,0 +1,57 @@
+"""What one training step says of itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepReport:
+    """Numbers of one step over the whole batch, the same on every rank but for `seconds`.
+
+    They measure and never decide: nothing here feeds back into training except `kl_per_response`, through the
+    coefficient that the learner keeps.
+    """
+
+    step: int
+    loss: float
+    """Mean over the step's updates, KL term included."""
+    reward_mean: float
+    reward_std: float
+    """Over all samples of the batch."""
+    reward_components: Mapping[str, float]
+    """Mean raw value by component."""
+    kl_per_response: float
+    """Nats: the sum over a response's tokens, mean over responses; policy at the start of the step."""
+    kl_per_token: float
+    """Nats, mean over trained tokens."""
+    kl_coefficient: float
+    """In force during this step, `Controls.kl_scale` included."""
+    entropy: float
+    """Nats, mean over trained tokens; 0 where the step needed no pass of its own for proximal log-probs."""
+    clip_fraction: float
+    """Share of trained tokens whose surrogate was clipped, over all updates."""
+    correction_capped: float
+    """Share of trained tokens whose truncated importance weight hit the cap."""
+    correction_mean: float
+    """Mean weight over trained tokens."""
+    correction_ess: float
+    """Effective sample size of the weights as a share of their number: (sum w)² / (n · sum w²)."""
+    grad_norm: float
+    """Before clipping, mean over the step's updates."""
+    learning_rate: float
+    tokens_trained: int
+    """In one pass over the batch."""
+    sequences: int
+    updates: int
+    """Optimizer calls made; mini-batches without a trained token make none."""
+    logprob_gap: float
+    """Mean |trainer − engine| log-prob, nats, over samples drawn by the newest version alone; 0 where there are none."""
+    staleness_mean: float
+    """Steps between a token's version and this step's policy, mean over sampled tokens."""
+    staleness_max: float
+    response_length_mean: float
+    """Tokens."""
+    truncated: float
+    """Share of responses that ended by length."""
+    seconds: Mapping[str, float]
+    """Wall time by phase on this rank: unpack, proximal, train."""
