@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from experience.config import ExperienceConfig, PacingConfig
 from gen_cluster.config import GenerationConfig
@@ -19,7 +20,7 @@ from weightstore.config import StoreConfig
 class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(max_length=63, pattern=r"^[a-z0-9]+([._-][a-z0-9]+)*$")
+    name: str
     """The run's id: names its folder, its keys in Redis and its groups."""
     seed: int = Field(default=0, ge=0)
     """Everything drawn at random follows from it."""
@@ -27,6 +28,15 @@ class RunConfig(BaseModel):
     """Batches to train; a resume may raise it."""
     root: str = "runs"
     """Folder that holds one folder a run."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_slug(cls, name: str) -> str:
+        if not re.fullmatch(r"[a-z0-9]+([._-][a-z0-9]+)*", name) or len(name) > 63:
+            raise ValueError(
+                "it names folders and keys; use lower-case letters and digits, joined by . _ or -, at most 63 characters"
+            )
+        return name
 
 
 class ModelConfig(BaseModel):
@@ -116,6 +126,7 @@ class Recipe(BaseModel):
 RESUMABLE_KEYS: Mapping[str, str] = {
     "run.steps": "a run may be prolonged; lower than before is refused",
     "run.root": "a run's folder may have been moved",
+    "sft": "it made the model before the run began",
     "ray": "where processes live does not enter the ledger",
     "supervise": "when to restart does not enter the ledger",
     "generation.workers": "workers are stateless",

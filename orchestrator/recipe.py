@@ -1,0 +1,196 @@
+"""Reads a recipe: YAML, overrides, paths, rules; every problem is one line `field = value: reason; remedy`.
+
+A relative path is relative to where it is written: in a recipe to the recipe's folder, on the command line (and in
+the default of run.root) to the current directory. A loaded recipe holds absolute paths only.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+from orchestrator import yamlfile
+from orchestrator.config import Recipe
+from orchestrator.nearest import nearest_key
+from orchestrator.rules import violations
+
+PATH_KEYS = ("run.root", "model.path", "data.path", "sft.base", "sft.path", "scoring.reference.path", "store.url")
+"""Keys that name a file or a folder. A value with :// in it is an address and stays as it is."""
+
+
+class RecipeError(ValueError):
+    """What is wrong with a recipe, or with what it points at: `lines`, one problem each."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = tuple(lines)
+        super().__init__("\n".join(self.lines))
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a file with `key.path=value` overrides; touches nothing. Raises RecipeError with all problems."""
+    file = Path(path)
+    raw = _read(file)
+    _resolve_paths(raw, folder=file.parent)
+    written: dict[str, Any] = {}
+    problems = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        try:
+            if not equals or not all(key.split(".")):
+                raise ValueError("not an override; write key.path=value")
+            written[key] = yamlfile.parse(value)
+            _override(raw, key.split("."), _resolved(key, written[key], folder=Path.cwd()))
+        except yaml.YAMLError as error:
+            problems.append(f"{key} = {value}: not valid YAML ({_yaml_problem(error)}); quote the value")
+        except ValueError as error:
+            problems.append(f"{text}: {error}")
+    recipe, more = _validate(raw)
+    if recipe is None or problems:
+        raise RecipeError([*problems, *more])
+    return recipe
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, all defaults written out: `load` gives an equal one back. Recipes hold no secrets."""
+    return yamlfile.render(recipe.model_dump(mode="json"))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        raw = yamlfile.parse(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError([f"{file}: cannot be read ({error.strerror}); name a recipe, a YAML file"]) from None
+    except UnicodeDecodeError as error:
+        raise RecipeError([f"{file}: not UTF-8 text (byte {error.start}); save it as UTF-8"]) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise RecipeError([f"{file}{line}: not valid YAML: {_yaml_problem(error)}; correct this line"]) from None
+    if not isinstance(raw, dict):
+        raise RecipeError([f"{file}: holds no sections; write at least run, model, data and scoring"])
+    return raw
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    return " ".join(str(getattr(error, "problem", None) or error).split())
+
+
+def _override(tree: dict[str, Any], parts: Sequence[str], value: Any) -> None:
+    """Set one leaf; a missing or null section on the way is created."""
+    node: Any = tree
+    for depth, part in enumerate(parts):
+        key: Any = part
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                where = ".".join(parts[:depth])
+                raise ValueError(f"{where} has entries 0 to {len(node) - 1} and no {part}; name one of these")
+            key = int(part)
+        if depth == len(parts) - 1:
+            node[key] = value
+            return
+        child = node[key] if isinstance(node, list) else node.get(key)
+        if not isinstance(child, dict | list):
+            child = node[key] = {}
+        node = child
+
+
+def _resolve_paths(raw: dict[str, Any], *, folder: Path) -> None:
+    for key in PATH_KEYS:
+        *sections, leaf = key.split(".")
+        node: Any = raw
+        for section in sections:
+            node = node.get(section) if isinstance(node, dict) else None
+        if isinstance(node, dict) and leaf in node:
+            node[leaf] = _resolved(key, node[leaf], folder=folder)
+
+
+def _resolved(key: str, value: Any, *, folder: Path) -> Any:
+    if key not in PATH_KEYS or not isinstance(value, str) or not value or "://" in value:
+        return value
+    return str((folder / Path(value).expanduser()).resolve())
+
+
+def _validate(raw: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
+    """The recipe, or all that is wrong with it: section by section, then the rules between sections that are valid."""
+    lines = [_unknown(key, raw[key]) for key in raw if key not in Recipe.model_fields]
+    sections: dict[str, Any] = {}
+    for name, field in Recipe.model_fields.items():
+        given = raw.get(name, {} if field.default is PydanticUndefined else field.default)
+        if isinstance(given, BaseModel):
+            sections[name] = given
+            continue
+        infinite = [
+            _line(f"{name}{path}", value, "not a finite number", "give one") for path, value in _infinite(given)
+        ]
+        lines += infinite
+        try:
+            value = TypeAdapter(field.annotation).validate_json(json.dumps(given), strict=True)
+        except ValidationError as error:
+            lines += [_explain((name, *problem["loc"]), problem) for problem in error.errors(include_url=False)]
+        else:
+            if not infinite:
+                sections[name] = value
+    if "run" in sections and "root" not in (raw.get("run") or {}):
+        sections["run"] = sections["run"].model_copy(update={"root": str(Path(sections["run"].root).resolve())})
+    lines += violations(sections)
+    return (None, lines) if lines else (Recipe(**sections), [])
+
+
+def _infinite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path, value
+    children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, child in children:
+        yield from _infinite(child, f"{path}.{name}")
+
+
+def _line(field: str, value: Any, reason: str, remedy: str) -> str:
+    shown = "null" if value is None else value if isinstance(value, str) and value else json.dumps(value, default=str)
+    return f"{field} = {shown}: {reason}; {remedy}"
+
+
+def _unknown(key: str, value: Any) -> str:
+    return _line(key, value, "there is no such key", f"the nearest is {nearest_key(key, value, Recipe)}")
+
+
+_TYPES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "string_type": "text (quote it if it looks like something else)",
+    "bool_type": "true or false",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a section with keys of its own",
+    "model_attributes_type": "a section with keys of its own",
+}
+_BOUNDS = {
+    "greater_than": ("above", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("below", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
+def _explain(location: Sequence[str | int], problem: ErrorDetails) -> str:
+    field, value, kind = ".".join(map(str, location)), problem["input"], problem["type"]
+    context: Mapping[str, Any] = problem.get("ctx", {})
+    if kind == "missing":
+        return f"{field} = (missing): it has no default; set {field}"
+    if kind == "extra_forbidden":
+        return _unknown(field, value)
+    if kind == "value_error":
+        return _line(field, value, *str(context["error"]).split("; ", 1))
+    if kind == "literal_error":
+        return _line(field, value, "not one of the choices", f"set {field} to {context['expected']}")
+    if kind in _BOUNDS:
+        word, limit = _BOUNDS[kind]
+        return _line(field, value, "out of range", f"set {field} to {word} {context[limit]:g}")
+    if kind in _TYPES:
+        return _line(field, value, f"must be {_TYPES[kind]}", f"set {field} to {_TYPES[kind]}")
+    return _line(field, value, problem["msg"], f"correct {field}")
