@@ -1,0 +1,88 @@
+"""Which versions stay, and how the others go: manifest first, so that no reader ever trusts a version half deleted."""
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+
+from weightstore import metrics
+from weightstore.blobs import BlobStore
+from weightstore.fetch import read_manifest
+from weightstore.manifest import WeightVersion, lineage_folder
+
+logger = logging.getLogger(__name__)
+
+VERSION_FOLDER = re.compile(r"weights/(\d+)/e(\d+)/v(\d+)/")
+
+
+def keep(
+    versions: Iterable[WeightVersion],
+    *,
+    newest: int,
+    max_staleness: int,
+    cut_steps: Collection[int],
+    pinned: Collection[WeightVersion],
+    bases: Mapping[WeightVersion, WeightVersion],
+) -> set[WeightVersion]:
+    """The versions of one lineage that must stay.
+
+    The newest max_staleness + 2 numbers up to `newest`, the recorded one (batches in flight may name them), and all
+    above it (committed, not yet recorded); for each kept cut the last number at or before its step; pins; and
+    whatever a kept delta or adapter applies to, by `bases`. A number stays in all its epochs.
+    """
+    versions = set(versions)
+    numbers = sorted({version.number for version in versions})
+    recorded = [number for number in numbers if number <= newest]
+    wanted = {number for number in numbers if number > newest} | set(recorded[-(max_staleness + 2) :])
+    for step in cut_steps:
+        wanted.update([number for number in numbers if number <= step][-1:])
+    kept = set()
+    queue = [version for version in versions if version.number in wanted or version in pinned]
+    while queue:
+        version = queue.pop()
+        if version not in kept:
+            kept.add(version)
+            queue += [bases[version]] if version in bases else []
+    return kept
+
+
+def sweep(
+    store: BlobStore,
+    lineage: int,
+    *,
+    newest: int,
+    max_staleness: int,
+    cut_steps: Collection[int],
+    pinned: Collection[WeightVersion],
+    ranks_epoch: int,
+) -> list[WeightVersion]:
+    """Delete the other versions; returns them, in order.
+
+    Publications without a manifest are deleted when their epoch is below `ranks_epoch`, that of the living ranks:
+    nobody will finish them.
+    """
+    folders = _folders(store, lineage)
+    committed = {version for version, keys in folders.items() if version.manifest_key in keys}
+    bases = {}
+    for version in committed:
+        base = read_manifest(store, version).base
+        if base:
+            bases[version] = WeightVersion.parse(base)
+    kept = keep(committed, newest=newest, max_staleness=max_staleness, cut_steps=cut_steps, pinned=pinned, bases=bases)
+    torn = {version for version in folders.keys() - committed if version.epoch < ranks_epoch}
+    doomed = sorted((committed - kept) | torn)
+    for version in doomed:
+        store.delete(version.manifest_key)
+        for key in folders[version]:
+            store.delete(key)
+        metrics.DELETED_VERSIONS.inc()
+        logger.info("version deleted", extra={"version": str(version)})
+    return doomed
+
+
+def _folders(store: BlobStore, lineage: int) -> dict[WeightVersion, list[str]]:
+    folders = defaultdict(list)
+    for key in store.list(lineage_folder(lineage)):
+        if match := VERSION_FOLDER.match(key):
+            folders[WeightVersion(*map(int, match.groups()))].append(key)
+    return dict(folders)
