@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -36,15 +36,13 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     file = Path(path)
     raw = _read(file)
     _resolve_paths(raw, folder=file.parent)
-    written: dict[str, Any] = {}
     problems = []
     for text in overrides:
         key, equals, value = text.partition("=")
         try:
             if not equals or not all(key.split(".")):
                 raise ValueError("not an override; write key.path=value")
-            written[key] = yamlfile.parse(value)
-            _override(raw, key.split("."), _resolved(key, written[key], folder=Path.cwd()))
+            _override(raw, key.split("."), _resolved(key, yamlfile.parse(value), folder=Path.cwd()))
         except yaml.YAMLError as error:
             problems.append(f"{key} = {value}: not valid YAML ({_yaml_problem(error)}); quote the value")
         except ValueError as error:
@@ -124,17 +122,21 @@ def _validate(raw: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
         if isinstance(given, BaseModel):
             sections[name] = given
             continue
-        infinite = [
-            _line(f"{name}{path}", value, "not a finite number", "give one") for path, value in _infinite(given)
-        ]
-        lines += infinite
+        wrong = {
+            f"{name}{path}": _line(f"{name}{path}", v, "not a finite number", "give one")
+            for path, v in _infinite(given)
+        }
         try:
-            value = TypeAdapter(field.annotation).validate_json(json.dumps(given), strict=True)
+            adapter: TypeAdapter[Any] = TypeAdapter(cast(Any, field.annotation))
+            sections[name] = adapter.validate_json(json.dumps(given), strict=True)
         except ValidationError as error:
-            lines += [_explain((name, *problem["loc"]), problem) for problem in error.errors(include_url=False)]
-        else:
-            if not infinite:
-                sections[name] = value
+            for problem in error.errors(include_url=False):
+                if not _follows_from_another(problem):
+                    path = ".".join(map(str, (name, *problem["loc"])))
+                    wrong.setdefault(path, _explain(path, problem))
+        if wrong:
+            sections.pop(name, None)
+            lines += wrong.values()
     if "run" in sections and "root" not in (raw.get("run") or {}):
         sections["run"] = sections["run"].model_copy(update={"root": str(Path(sections["run"].root).resolve())})
     lines += violations(sections)
@@ -177,8 +179,13 @@ _BOUNDS = {
 }
 
 
-def _explain(location: Sequence[str | int], problem: ErrorDetails) -> str:
-    field, value, kind = ".".join(map(str, location)), problem["input"], problem["type"]
+def _follows_from_another(problem: ErrorDetails) -> bool:
+    """A list that is too short only because an entry of it is wrong."""
+    return problem["type"] == "too_short" and len(problem["input"]) > problem["ctx"]["actual_length"]
+
+
+def _explain(field: str, problem: ErrorDetails) -> str:
+    value, kind = problem["input"], problem["type"]
     context: Mapping[str, Any] = problem.get("ctx", {})
     if kind == "missing":
         return f"{field} = (missing): it has no default; set {field}"
@@ -188,6 +195,8 @@ def _explain(location: Sequence[str | int], problem: ErrorDetails) -> str:
         return _line(field, value, *str(context["error"]).split("; ", 1))
     if kind == "literal_error":
         return _line(field, value, "not one of the choices", f"set {field} to {context['expected']}")
+    if kind == "too_short":
+        return _line(field, value, f"at least {context['min_length']} needed", f"add an entry to {field}")
     if kind in _BOUNDS:
         word, limit = _BOUNDS[kind]
         return _line(field, value, "out of range", f"set {field} to {word} {context[limit]:g}")
