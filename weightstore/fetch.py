@@ -5,15 +5,17 @@ import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from weightstore import metrics, publish
 from weightstore.blobs import BlobStore
 from weightstore.manifest import BlobEntry, Manifest, TensorEntry, WeightVersion
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +41,10 @@ class FetchedVersion:
     blobs: Mapping[str, Bytes]
     """Each blob mapped copy-on-write: nobody's write reaches the store."""
 
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+    def tensors(self) -> Iterator[tuple[str, "torch.Tensor"]]:
         """The manifest's tensors in its order, each name once, aliases not expanded; views, no copies."""
+        import torch  # so that the orchestrator reads manifests without loading it
+
         for entry in self.manifest.tensors:
             data = self.blobs[entry.blob][entry.offset : entry.offset + entry.nbytes]
             yield entry.name, torch.from_numpy(data).view(getattr(torch, entry.dtype)).reshape(entry.shape)
@@ -91,15 +95,14 @@ class StoreWeightSource:
     def _verified(self, version: WeightVersion, blob: BlobEntry, tensors: list[TensorEntry]) -> Bytes:
         key = f"{version.folder}/{blob.name}"
         try:
-            path = self._store.local_path(key)
-        except KeyError:
+            size = self._store.size(key)
+            if size != blob.size:
+                raise CorruptVersion(f"{key}: expected {blob.size} bytes, found {size}")
+            data = np.memmap(self._store.local_path(key), dtype=np.uint8, mode="c")
+        except (KeyError, FileNotFoundError):
             if not self._store.exists(version.manifest_key):
                 raise _missing(version) from None  # retention, just now
             raise CorruptVersion(f"{key}: expected {blob.size} bytes, found no such blob") from None
-        size = path.stat().st_size
-        if size != blob.size:
-            raise CorruptVersion(f"{key}: expected {blob.size} bytes, found {size}")
-        data = np.memmap(path, dtype=np.uint8, mode="c")
         _verify(key, data, blob, tensors)
         return data
 
@@ -119,15 +122,16 @@ def read_manifest(store: BlobStore, version: WeightVersion) -> Manifest:
 
 def _verify(key: str, data: Bytes, blob: BlobEntry, tensors: list[TensorEntry]) -> None:
     """Both hashes in one walk over the file, so that it is read from disk once."""
+    view = data.data
     whole = hashlib.sha256()
     position = 0
     found = {}
     for entry in sorted(tensors, key=lambda entry: entry.offset):
         end = entry.offset + entry.nbytes
-        found[entry.name] = hashlib.sha256(data[entry.offset : end]).hexdigest()
-        whole.update(data[position:end])
+        found[entry.name] = hashlib.sha256(view[entry.offset : end]).hexdigest()
+        whole.update(view[position:end])
         position = end
-    whole.update(data[position:])
+    whole.update(view[position:])
     if whole.hexdigest() != blob.sha256:
         raise CorruptVersion(f"{key}: expected sha256 {blob.sha256}, found {whole.hexdigest()}")
     for entry in tensors:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from weightstore import metrics
 from weightstore.blobs import BlobStore
-from weightstore.fetch import read_manifest
+from weightstore.fetch import CorruptVersion, VersionMissing, read_manifest
 from weightstore.manifest import WeightVersion, lineage_folder
 
 logger = logging.getLogger(__name__)
@@ -63,11 +63,7 @@ def sweep(
     """
     folders = _folders(store, lineage)
     committed = {version for version, keys in folders.items() if version.manifest_key in keys}
-    bases = {}
-    for version in committed:
-        base = read_manifest(store, version).base
-        if base:
-            bases[version] = WeightVersion.parse(base)
+    bases = {version: base for version in committed if (base := _base(store, version))}
     kept = keep(committed, newest=newest, max_staleness=max_staleness, cut_steps=cut_steps, pinned=pinned, bases=bases)
     torn = {version for version in folders.keys() - committed if version.epoch < ranks_epoch}
     doomed = sorted((committed - kept) | torn)
@@ -78,6 +74,16 @@ def sweep(
         metrics.DELETED_VERSIONS.inc()
         logger.info("version deleted", extra={"version": str(version)})
     return doomed
+
+
+def _base(store: BlobStore, version: WeightVersion) -> WeightVersion | None:
+    try:
+        base = read_manifest(store, version).base
+    except (CorruptVersion, VersionMissing) as error:
+        # Nobody can read it, so it needs no base; it must not keep the disk from being cleaned either.
+        logger.warning("version unreadable", extra={"version": str(version), "error": str(error)})
+        return None
+    return WeightVersion.parse(base) if base else None
 
 
 def _folders(store: BlobStore, lineage: int) -> dict[WeightVersion, list[str]]:
