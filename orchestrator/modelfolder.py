@@ -1,0 +1,153 @@
+"""What a Hugging Face folder says of its model, read without loading a weight."""
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.recipe import RecipeError
+
+_HEADER_LENGTH = struct.Struct("<Q")
+"""A safetensors file: length of the header, the header as JSON, the tensors' bytes without a gap."""
+_MAX_HEADER_BYTES = 100 * 1024**2
+"""The format's own limit."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFolder:
+    path: Path
+    kind: str
+    """`model_type` of config.json"""
+    vocabulary: int
+    """Rows of the embedding."""
+    context_tokens: int
+    parameters: int
+    """Tied ones counted once."""
+    stop_token_ids: tuple[int, ...]
+    """Tokens that end a response, by the model's generation settings and its tokenizer; sorted."""
+    tokenizer: Any
+    """A transformers tokenizer."""
+
+
+def read_model(path: str, *, field: str, random_init: bool = False) -> ModelFolder:
+    """Read a folder. RecipeError: names `field`, the path and what is missing."""
+    folder, where = Path(path), f"{field} = {path}"
+    if not folder.is_dir():
+        raise RecipeError([f"{where}: there is no such folder; give the folder of a Hugging Face model"])
+    if not (folder / "config.json").is_file():
+        raise RecipeError([f"{where}: holds no config.json; give the folder of a Hugging Face model"])
+    config = _config(folder, where)
+    text = config.get_text_config()
+    tokenizer = load_tokenizer(path, field=field)
+    vocabulary = int(text.vocab_size)
+    if len(tokenizer) > vocabulary:
+        raise RecipeError(
+            [
+                f"{where}: its tokenizer has {len(tokenizer)} tokens and its model only {vocabulary}; "
+                "take model and tokenizer from the same place"
+            ]
+        )
+    return ModelFolder(
+        path=folder,
+        kind=str(config.model_type),
+        vocabulary=vocabulary,
+        context_tokens=int(text.max_position_embeddings),
+        parameters=_count_initial(config) if random_init else _count_stored(folder, where),
+        stop_token_ids=_stop_token_ids(folder, config, tokenizer),
+        tokenizer=tokenizer,
+    )
+
+
+def load_tokenizer(path: str, *, field: str) -> Any:
+    """The tokenizer of a folder. RecipeError when there is none that can be read."""
+    from transformers import AutoTokenizer  # seconds to import
+
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # transformers raises whatever a broken file leads to
+        raise RecipeError(
+            [
+                f"{field} = {path}: its tokenizer cannot be read ({_brief(error)}); copy the model's tokenizer files into it"
+            ]
+        ) from error
+
+
+def safetensors_header(file: Path) -> dict[str, Any]:
+    """Tensor name -> {dtype, shape, data_offsets}. ValueError: not a safetensors file, or one cut short."""
+    with file.open("rb") as stream:
+        start = stream.read(_HEADER_LENGTH.size)
+        length = _HEADER_LENGTH.unpack(start)[0] if len(start) == _HEADER_LENGTH.size else 0
+        if not 0 < length <= _MAX_HEADER_BYTES:
+            raise ValueError("it is no safetensors file")
+        header: dict[str, Any] = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    expected, size = _HEADER_LENGTH.size + length + end, file.stat().st_size
+    if size != expected:
+        raise ValueError(f"it has {size} bytes where its header says {expected}")
+    return header
+
+
+def _config(folder: Path, where: str) -> Any:
+    from transformers import AutoConfig  # seconds to import
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers raises whatever a broken file leads to
+        raise RecipeError([f"{where}: its config.json cannot be read ({_brief(error)}); repair it"]) from error
+
+
+def _count_stored(folder: Path, where: str) -> int:
+    """Elements in the folder's safetensors files, from their headers."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    else:
+        names = ["model.safetensors"] if (folder / "model.safetensors").is_file() else []
+    if not names:
+        pickled = " (its *.bin files are pickles, which are never read)" if list(folder.glob("*.bin")) else ""
+        raise RecipeError(
+            [f"{where}: holds no model.safetensors{pickled}; put the weights there, or set model.random_init=true"]
+        )
+    count = 0
+    for name in names:
+        try:
+            header = safetensors_header(folder / name)
+        except (OSError, ValueError) as error:
+            raise RecipeError([f"{where}: {name} cannot be read ({_brief(error)}); copy it again"]) from error
+        count += sum(_elements(entry) for entry in header.values())
+    return count
+
+
+def _elements(entry: Mapping[str, Any]) -> int:
+    count = 1
+    for size in entry["shape"]:
+        count *= int(size)
+    return count
+
+
+def _count_initial(config: Any) -> int:
+    """Elements of a model that has no weights yet: built without memory."""
+    import torch  # seconds to import, as is transformers
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _stop_token_ids(folder: Path, config: Any, tokenizer: Any) -> tuple[int, ...]:
+    stored = folder / "generation_config.json"
+    generation = json.loads(stored.read_text()) if stored.is_file() else {}
+    found: set[int] = set()
+    for ids in (generation.get("eos_token_id"), getattr(config, "eos_token_id", None), tokenizer.eos_token_id):
+        found.update(ids if isinstance(ids, list) else () if ids is None else (ids,))
+    return tuple(sorted(found))
+
+
+def _brief(error: Exception) -> str:
+    """The first line of an error, at most 200 characters: transformers writes essays."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
