@@ -141,13 +141,15 @@ def newest(store: BlobStore, *, lineage: int, run_epoch: int) -> WeightVersion |
     return unseal(data, NewestRecord, name=key, schema=SCHEMA).version
 
 
+def last_recorded(store: BlobStore, *, lineage: int) -> WeightVersion | None:
+    """The word of the last orchestrator that gave one, for readers outside a life; None: nothing was published."""
+    epochs = [int(key.rpartition("/e")[2].removesuffix(".json")) for key in store.list(_newest_folder(lineage))]
+    return newest(store, lineage=lineage, run_epoch=max(epochs)) if epochs else None
+
+
 def adopt_newest(store: BlobStore, *, lineage: int, run_epoch: int) -> WeightVersion | None:
-    """At the start of a life: take over the word of the life before it. None: there is none, or it said nothing."""
-    known = [int(key.rpartition("/e")[2].removesuffix(".json")) for key in store.list(_newest_folder(lineage))]
-    earlier = [epoch for epoch in known if epoch <= run_epoch]
-    if not earlier:
-        return None
-    version = newest(store, lineage=lineage, run_epoch=max(earlier))
+    """At the start of a life: take over the word of the life before it. None: there is none."""
+    version = last_recorded(store, lineage=lineage)
     return version and record_newest(store, version, run_epoch=run_epoch)
 
 

@@ -1,0 +1,59 @@
+"""Issues prompts as the pacing rule allows, in the data's order, and anew those that were lost."""
+
+from collections.abc import Sequence
+
+from experience import pacing
+from experience.buffer import ExperienceBuffer, Snapshot
+from experience.schema import Issue
+from orchestrator import metrics
+from orchestrator.config import Recipe
+from orchestrator.prompts import PromptIssuer
+
+
+class Admission:
+    """admit(snapshot) issues as many groups as may be issued now, and says how many.
+
+    A snapshot may be old by the time of the issue, and that is safe: only admission itself raises `live`, and
+    everything else that can happen meanwhile raises what is admissible.
+    """
+
+    def __init__(self, recipe: Recipe, *, buffer: ExperienceBuffer, issuer: PromptIssuer) -> None:
+        self._recipe, self._buffer, self._issuer = recipe, buffer, issuer
+
+    def admit(self, snapshot: Snapshot, *, published: int) -> int:
+        pacing_config = self._recipe.pacing
+        allowed = pacing.admissible(
+            live=snapshot.live,
+            committed=snapshot.committed,
+            published=published,
+            batch_groups=pacing_config.batch_groups,
+            max_staleness=pacing_config.max_staleness,
+            capacity=capacity_groups(self._recipe),
+        )
+        still_needed = (self._recipe.run.steps - snapshot.committed) * pacing_config.batch_groups - snapshot.live
+        count = min(allowed, still_needed)
+        if count <= 0:
+            return 0
+        first, version = snapshot.next_sequence, max(published, 0)
+        prompts = [
+            self._issuer.next(snapshot.cursor + offset, sequence=first + offset, min_version=version)
+            for offset in range(count)
+        ]
+        self._buffer.issue(prompts, cursor=snapshot.cursor + count)
+        metrics.ISSUED.labels(attempt="first").inc(count)
+        return count
+
+    def issue_anew(self, issues: Sequence[Issue], snapshot: Snapshot, *, published: int) -> None:
+        """Give lost prompts their next attempt, whatever the pace: each replaces a group that is settled right after."""
+        first, version = snapshot.next_sequence, max(published, 0)
+        prompts = [
+            self._issuer.anew(issue, sequence=first + offset, min_version=version)
+            for offset, issue in enumerate(issues)
+        ]
+        self._buffer.issue(prompts, cursor=snapshot.cursor)
+        metrics.ISSUED.labels(attempt="again").inc(len(prompts))
+
+
+def capacity_groups(recipe: Recipe) -> int:
+    """Groups in flight, at most; by default what the staleness bound can use."""
+    return recipe.experience.capacity_groups or (recipe.pacing.max_staleness + 1) * recipe.pacing.batch_groups

@@ -1,0 +1,104 @@
+"""Builds the worker that an actor host runs, from the mapping that came with the actor's creation."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experience.schema import Controls
+from orchestrator import faults
+from orchestrator.config import Recipe, fingerprint
+from orchestrator.folder import RunFolder
+from orchestrator.stores import LINEAGE, open_buffer, open_ledger, open_store
+
+
+def build(spec: Mapping[str, Any]) -> Any:
+    """kind: gen | score | rank."""
+    return {"gen": _generation, "score": _scoring, "rank": _rank}[spec["kind"]](_Parts(spec))
+
+
+class _Parts:
+    """What every kind needs."""
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        import os
+
+        self.spec = spec
+        self.recipe = Recipe.model_validate(spec["recipe"])
+        self.folder = RunFolder(Path(spec["folder"]))
+        self.reached = faults.from_environment(os.environ, markers=self.folder.faults, driver_pid=spec["driver_pid"])
+
+    def buffer(self) -> Any:
+        epochs = {"run_epoch": self.spec["run_epoch"], "trainer_epoch": self.spec["trainer_epoch"]}
+        return open_buffer(self.recipe, self.folder, **epochs)
+
+
+def _generation(parts: _Parts) -> Any:
+    from gen_cluster.engine import VllmEngine
+    from gen_cluster.worker import GenerationWorker
+    from weightstore.fetch import StoreWeightSource
+
+    recipe = parts.recipe
+    return GenerationWorker(
+        recipe.generation,
+        name=parts.spec["consumer"],
+        engine=VllmEngine(recipe.generation.engine, model_path=recipe.model.path),
+        buffer=parts.buffer(),
+        weights=StoreWeightSource(
+            open_store(recipe, parts.folder),
+            lineage=LINEAGE,
+            run_epoch=parts.spec["run_epoch"],
+            threads=recipe.store.fetch_threads,
+        ),
+        lease_s=recipe.experience.lease_s,
+        alone_limit=recipe.experience.alone_limit,
+        reached=parts.reached,
+    )
+
+
+def _scoring(parts: _Parts) -> Any:
+    from score_cluster.worker import ScoringWorker
+
+    recipe = parts.recipe
+    return ScoringWorker(
+        recipe.scoring,
+        name=parts.spec["consumer"],
+        model_path=recipe.model.path,
+        buffer=parts.buffer(),
+        lease_s=recipe.experience.lease_s,
+        alone_limit=recipe.experience.alone_limit,
+        reached=parts.reached,
+    )
+
+
+def _rank(parts: _Parts) -> Any:
+    from train_cluster.worker import TrainerRank
+
+    spec, recipe = parts.spec, parts.recipe
+    algorithm = recipe.training.algorithm
+    return TrainerRank(
+        run_id=parts.folder.run_id,
+        lineage=LINEAGE,
+        epoch=spec["trainer_epoch"],
+        rank=spec["rank"],
+        world_size=spec["world_size"],
+        master_addr=spec["master_addr"],
+        master_port=spec["master_port"],
+        config=recipe.training,
+        pacing=recipe.pacing,
+        store_config=recipe.store,
+        model_path=recipe.model.path,
+        random_init=recipe.model.random_init,
+        seed=recipe.run.seed,
+        config_hash=fingerprint(recipe),
+        controls=Controls(
+            learning_rate_scale=1.0,
+            kl_scale=1.0,
+            clip_low=algorithm.clip_low,
+            clip_high=algorithm.clip_high,
+            temperature=recipe.generation.temperature,
+        ),
+        store=open_store(recipe, parts.folder),
+        ledger=open_ledger(recipe, parts.folder),
+        buffer=parts.buffer() if spec["with_buffer"] else None,
+        reached=parts.reached,
+    )

@@ -1,0 +1,151 @@
+"""The command: parse, check, do, and turn what went wrong into one line and an exit code.
+
+Exit codes: 0 done (or stopped cleanly), 1 the run failed, 2 the user's mistake, 130 interrupted.
+Heavy libraries are imported by the commands, after parsing: `--help` answers at once.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from orchestrator.errors import RunFailed
+
+app = typer.Typer(
+    help="Reinforcement learning from human feedback on three decoupled clusters.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file.", show_default=False)]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its name below ./runs.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings that replace the recipe's.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output instead of text.")]
+
+
+def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command whose errors reach the user as one line each, never as a traceback."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def run(*arguments: Any, **named: Any) -> None:
+            try:
+                function(*arguments, **named)
+            except (typer.Exit, typer.Abort):
+                raise
+            except KeyboardInterrupt:
+                raise typer.Exit(130) from None
+            except ValueError as error:
+                _fail(str(error), code=2)
+            except RunFailed as error:
+                _fail(str(error), code=1)
+            except Exception as error:  # the last door; a run's driver has logged the traceback already
+                if os.environ.get("HEADRACE_DEBUG"):
+                    raise
+                line = f"internal error: {type(error).__name__}: {error} (HEADRACE_DEBUG=1 shows where)"
+                _fail(line, code=1)
+
+        return app.command(name)(run)
+
+    return register
+
+
+def _fail(message: str, *, code: int) -> NoReturn:
+    for line in message.splitlines():
+        print(f"headrace: {line}", file=sys.stderr)
+    raise typer.Exit(code) from None
+
+
+@command("run")
+def run(
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="YAML file.", show_default=False)] = None,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say what would run, start nothing.")
+    ] = False,
+    replay: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Train RUN's batches again from its oldest cut and compare the weights."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train: generation, scoring and the learner, until the last step."""
+    from orchestrator import commands
+
+    if (recipe is None) == (replay is None):
+        raise ValueError("run: name either a RECIPE or --replay RUN")
+    if replay is not None:
+        commands.replay(replay, as_json=as_json)
+    elif dry_run:
+        commands.plan(recipe, overrides or [], as_json=as_json)
+    else:
+        commands.run(recipe, overrides or [], as_json=as_json)
+
+
+@command("resume")
+def resume(run: RunPath, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Go on with a run that was stopped or killed, from its newest checkpoint and its ledger."""
+    from orchestrator import commands
+
+    commands.resume(run, overrides or [], as_json=as_json)
+
+
+@command("status")
+def status(run: RunPath, as_json: Json = False) -> None:
+    """What a run is doing, or why it ended."""
+    from orchestrator import commands
+
+    commands.status(run, as_json=as_json)
+
+
+@command("stop")
+def stop(
+    run: RunPath,
+    now: Annotated[bool, typer.Option("--now", help="Kill it at once; `resume` trains the lost step again.")] = False,
+) -> None:
+    """Ask a run to finish its step, checkpoint and end."""
+    from orchestrator import commands
+
+    commands.stop(run, now=now)
+
+
+@command("audit")
+def audit(run: RunPath, as_json: Json = False) -> None:
+    """Balance every prompt that a run issued against its one end."""
+    from orchestrator import commands
+
+    commands.audit(run, as_json=as_json)
+
+
+@command("sft")
+def sft(recipe: RecipePath, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Fine-tune `sft.base` on examples and write the result to `model.path`."""
+    from orchestrator import commands
+
+    commands.sft(recipe, overrides or [], as_json=as_json)
+
+
+@command("export")
+def export(
+    run: RunPath,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; must not exist.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write a run's newest weights as an ordinary Hugging Face folder."""
+    from orchestrator import commands
+
+    commands.export(run, out, as_json=as_json)
+
+
+def main() -> None:
+    logging.getLogger().addHandler(logging.NullHandler())  # commands that keep a log say where; others stay silent
+    app()

@@ -1,0 +1,151 @@
+"""What the commands do, once parsed. Results go to standard output, progress and errors to standard error."""
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator import recipe as recipes
+from orchestrator.config import Recipe, resume_violations
+from orchestrator.console import Console
+from orchestrator.folder import RunFolder
+
+
+def run(path: Path, overrides: list[str], *, as_json: bool) -> None:
+    recipe = recipes.load(path, overrides)
+    folder = RunFolder(Path(recipe.run.root) / recipe.run.name)
+    if folder.recipe.exists():
+        raise ValueError(
+            f"run.name = {recipe.run.name}: {folder.path} holds a run already; "
+            f"remedy: `headrace resume {folder.path}`, or another run.name"
+        )
+    _live(recipe, folder, as_json=as_json)
+
+
+def resume(path: Path, overrides: list[str], *, as_json: bool) -> None:
+    folder = find(path)
+    old = recipes.load(folder.recipe)
+    new = recipes.load(folder.recipe, [*overrides, f"run.root={folder.path.parent}"])
+    lines = resume_violations(old, new)
+    if lines:
+        raise recipes.RecipeError(lines)
+    _live(new, folder, as_json=as_json)
+
+
+def _live(recipe: Recipe, folder: RunFolder, *, as_json: bool) -> None:
+    from orchestrator import preflight
+
+    source = preflight.check(recipe)
+    with folder.locked():
+        folder.create()
+        folder.recipe.write_text(recipes.dump(recipe))
+        from orchestrator.life import live  # Ray and the stores, only once nothing is left to refuse
+
+        with Console(quiet=as_json) as console:
+            console.say(f"run {folder.run_id}: {folder.path}")
+            ending = live(recipe, folder, issuer=source, console=console)
+    status = folder.read_status()
+    remedy = "" if ending == "completed" else f"; `headrace resume {folder.path}` goes on"
+    _emit(status, as_json=as_json, text=f"{ending} at step {status['step']} of {status['steps']}{remedy}")
+
+
+def plan(path: Path, overrides: list[str], *, as_json: bool) -> None:
+    """--dry-run: every check that needs no process, and what would run."""
+    from orchestrator import preflight
+
+    recipe = recipes.load(path, overrides)
+    preflight.check(recipe)
+    summary = preflight.plan(recipe)
+    _emit(summary.as_dict(), as_json=as_json, text="\n".join(summary.lines()))
+
+
+def status(path: Path, *, as_json: bool) -> None:
+    folder = find(path)
+    content = folder.read_status()
+    if not content:
+        raise ValueError(f"{folder.path}: the run has not started; remedy: `headrace resume {folder.path}`")
+    if content["state"] in ("starting", "running") and folder.driver_pid() is None:
+        content |= {"state": "dead", "cause": "its driver was killed; `headrace resume` goes on"}
+    _emit(content, as_json=as_json, text="\n".join(_status_lines(content)))
+
+
+def _status_lines(content: Mapping[str, Any]) -> list[str]:
+    cause = f": {content['cause']}" if content.get("cause") else ""
+    lines = [f"{content['run']}  {content['state']}{cause}"]
+    if "step" in content:
+        lines.append(
+            f"step {content['step']} of {content['steps']}, {content['committed']} batches committed, "
+            f"version {content['published']} published, step {content['saved']} saved, epoch {content['epoch']}"
+        )
+        lines.append(f"live groups {content['live']}, streams {content['streams']}, restarts {content['restarts']}")
+        lines.append(f"trainer: {content['trainer']}")
+    for name, worker in content.get("workers", {}).items():
+        facts = ", ".join(f"{key} {value}" for key, value in worker.items() if key not in ("pid", "port"))
+        lines.append(f"{name}: {facts}")
+    return lines
+
+
+def stop(path: Path, *, now: bool) -> None:
+    folder = find(path)
+    pid = folder.driver_pid()
+    if pid is None:
+        raise ValueError(f"{folder.path}: no driver is running here; nothing to stop")
+    os.kill(pid, signal.SIGKILL if now else signal.SIGTERM)
+    print(f"{'killed' if now else 'asked to stop'}: driver process {pid}; `headrace resume {folder.path}` goes on")
+
+
+def audit(path: Path, *, as_json: bool) -> None:
+    from orchestrator.audit import audit as balance
+
+    folder = find(path)
+    report = balance(recipes.load(folder.recipe), folder)
+    _emit(report.as_dict(), as_json=as_json, text="\n".join(report.lines()))
+    if not report.balanced:
+        raise SystemExit(1)
+
+
+def replay(path: Path, *, as_json: bool) -> None:
+    from orchestrator.replay import replay as train_again
+
+    folder = find(path)
+    with folder.locked(), Console(quiet=as_json) as console:
+        report = train_again(recipes.load(folder.recipe), folder, console=console)
+    _emit(report.as_dict(), as_json=as_json, text="\n".join(report.lines()))
+    if not report.identical:
+        raise SystemExit(1)
+
+
+def sft(path: Path, overrides: list[str], *, as_json: bool) -> None:
+    from orchestrator import preflight
+
+    recipe = recipes.load(path, overrides)
+    preflight.check_sft(recipe)
+    from orchestrator.sft import fine_tune
+
+    with Console(quiet=as_json) as console:
+        answer = fine_tune(recipe, console=console)
+    _emit(
+        answer, as_json=as_json, text=f"wrote {recipe.model.path}: {answer['steps']} steps, loss {answer['loss']:.4f}"
+    )
+
+
+def export(path: Path, out: Path, *, as_json: bool) -> None:
+    from orchestrator.export import export as write
+
+    folder = find(path)
+    answer = write(recipes.load(folder.recipe), folder, out)
+    _emit(answer, as_json=as_json, text=f"wrote {out}: version {answer['version']}, digest {answer['digest']}")
+
+
+def find(path: Path) -> RunFolder:
+    """A run by its folder, or by its name below ./runs."""
+    for candidate in (path, Path("runs") / path):
+        if (candidate / "recipe.yaml").is_file():
+            return RunFolder(candidate)
+    raise ValueError(f"RUN = {path}: no run there and none at {Path('runs') / path}; remedy: name a run's folder")
+
+
+def _emit(content: Mapping[str, Any], *, as_json: bool, text: str) -> None:
+    print(json.dumps(content, indent=1) if as_json else text)

@@ -1,0 +1,75 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines anywhere else, nothing with --json."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class Console:
+    """say(line), stepped(report), waiting(status); use as a context manager."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._rich = RichConsole(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._live = self._rich.is_terminal and not quiet
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._rich,
+            disable=not self._live,
+        )
+        self._task = self._progress.add_task("step", total=None, note="starting")
+        self._note = ""
+
+    def __enter__(self) -> "Console":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        self._rich.print(line, markup=False)
+
+    def stepped(self, report: Mapping[str, Any], *, steps: int) -> None:
+        note = summary(report)
+        if self._live:
+            self._progress.update(self._task, completed=report["step"], total=steps, note=note)
+        else:
+            self.say(f"step {report['step']:.0f}/{steps}  {note}")
+
+    def progress(self, description: str, *, completed: int, total: int, note: str) -> None:
+        """Other long work: one call a unit done."""
+        if self._live:
+            self._progress.update(self._task, description=description, completed=completed, total=total, note=note)
+        elif completed == total or completed % max(1, total // 10) == 0:
+            self.say(f"{description} {completed}/{total}  {note}")
+
+    def waiting(self, status: Mapping[str, Any]) -> None:
+        """Before the first step: which processes are up."""
+        if status["last_step"]:
+            return
+        states = [worker.get("state", "starting") for worker in status["workers"].values()]
+        note = f"starting: {states.count('running')} of {len(states)} processes ready"
+        if note != self._note:
+            self._note = note
+            if self._live:
+                self._progress.update(self._task, total=status["steps"], note=note)
+            else:
+                self.say(note)
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """The few figures that say whether it learns and whether it is healthy."""
+    shown = {
+        "reward": "reward_mean",
+        "KL": "kl_per_response",
+        "entropy": "entropy",
+        "length": "response_length_mean",
+        "staleness": "staleness_max",
+    }
+    return "  ".join(f"{label} {report[key]:.3g}" for label, key in shown.items() if key in report)

@@ -1,0 +1,27 @@
+"""Writes a run's newest weights as an ordinary Hugging Face folder that transformers and vLLM load."""
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import Recipe
+from orchestrator.folder import RunFolder
+from orchestrator.stores import LINEAGE, open_store
+from weightstore.fetch import StoreWeightSource
+from weightstore.publish import last_recorded
+
+
+def export(recipe: Recipe, folder: RunFolder, out: Path) -> dict[str, Any]:
+    """Every hash is verified on the way. ValueError: nothing published, or OUT exists."""
+    if out.exists():
+        raise ValueError(f"OUT = {out}: exists already; remedy: name a folder that does not")
+    store = open_store(recipe, folder)
+    newest = last_recorded(store, lineage=LINEAGE)
+    if newest is None:
+        raise ValueError(f"{folder.path}: the run has published no weights yet; remedy: let it train a step")
+    source = StoreWeightSource(store, lineage=LINEAGE, run_epoch=newest.epoch, threads=recipe.store.fetch_threads)
+    fetched = source.fetch(newest)
+
+    from train_cluster.model import save_folder  # torch and transformers, once there is something to write
+
+    save_folder(out, recipe.model.path, dict(fetched.tensors()))
+    return {"out": str(out), "version": str(newest), "digest": fetched.manifest.digest()}

@@ -1,0 +1,78 @@
+"""A run's folder: the one place that names its files, and the lock that says whether its driver lives."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class RunAlive(ValueError):
+    """Another driver holds the run; the message names its process."""
+
+
+class RunFolder:
+    """Paths below `<root>/<run id>/`. The store and the embedded server's data live beside them unless configured."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        self.recipe = self.path / "recipe.yaml"
+        self.logs = self.path / "logs"
+        self.status = self.path / "status.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.targets = self.path / "targets.json"
+        self.diagnosis = self.path / "diagnosis.json"
+        self.redis = self.path / "redis"
+        self.faults = self.path / "faults"
+        self._lock = self.path / "driver.lock"
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    def create(self) -> None:
+        self.logs.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run as its only driver on this machine; the kernel lets go of the lock when the process dies."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._lock.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = self.driver_pid()
+                raise RunAlive(
+                    f"run {self.path} is still alive (driver process {pid}); "
+                    f"remedy: wait for it, or `headrace stop {self.path}`"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def driver_pid(self) -> int | None:
+        """Process id of the living driver, None when there is none."""
+        try:
+            with self._lock.open("r") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(file.read() or 0)
+        except FileNotFoundError:
+            pass
+        return None
+
+    def write_json(self, path: Path, content: Mapping[str, Any] | list[Any]) -> None:
+        """Replace a small file whole, so that a reader never sees half of it."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.replace(path)
+
+    def read_status(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.status.read_text()))
+        except FileNotFoundError:
+            return {}

@@ -1,0 +1,139 @@
+"""A life of a run, from taking it over to letting it go.
+
+Order matters: the lock (one driver on this machine), then the epoch (one driver anywhere), then the server (adopting
+what an earlier life left running), then the fences, and only then what the ledger says is missing.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import prometheus_client
+import ray
+
+from experience.buffer import ExperienceBuffer
+from experience.ledger import Ledger
+from experience.recovery import lost_issues
+from experience.redis_buffer import RedisBuffer
+from orchestrator import logs
+from orchestrator.admission import Admission
+from orchestrator.config import Recipe, fingerprint
+from orchestrator.console import Console
+from orchestrator.errors import RunFailed
+from orchestrator.folder import RunFolder
+from orchestrator.prompts import PromptIssuer
+from orchestrator.run import Ending, Run, Signals
+from orchestrator.stores import LINEAGE, open_buffer, open_ledger, open_server, open_store
+from orchestrator.topology import LOOPBACK, Topology, life_record, start_ray
+from weightstore.epochs import claim_epoch
+from weightstore.publish import adopt_newest
+
+log = logging.getLogger(__name__)
+
+
+def live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Console) -> Ending:
+    """Drive the run until it is completed or stopped. RunFailed: it cannot go on (and can be resumed all the same)."""
+    logs.configure(folder.logs, worker="driver")
+    store, ledger = open_store(recipe, folder), open_ledger(recipe, folder)
+    epoch = claim_epoch(store, kind="orchestrator", life=life_record(recipe))
+    log.info("life begins", extra={"epoch": epoch, "run": folder.run_id})
+    with _server(recipe, folder), _buffer(recipe, folder, epoch) as buffer, _ray(recipe):
+        admission = Admission(recipe, buffer=buffer, issuer=issuer)
+        newest = adopt_newest(store, lineage=LINEAGE, run_epoch=epoch)
+        published = newest.number if newest else -1
+        committed = recover(buffer, ledger, admission, published=published)
+        topology = Topology(recipe, folder, store=store, epoch=epoch, buffer=buffer)
+        run = Run(
+            recipe,
+            folder,
+            store=store,
+            buffer=buffer,
+            topology=topology,
+            admission=admission,
+            lineage=LINEAGE,
+            epoch=epoch,
+            committed=committed,
+            published=published,
+            console=console,
+        )
+        return _drive(run, console)
+
+
+def _drive(run: Run, console: Console) -> Ending:
+    server, _ = prometheus_client.start_http_server(0, addr=LOOPBACK)
+    run.reporter.port = server.server_port
+    state, cause = "failed", ""
+    try:
+        with Signals(run, console):
+            state = run.drive()
+        return state  # type: ignore[return-value]
+    except RunFailed as error:
+        cause = str(error)
+        raise
+    except KeyboardInterrupt:
+        state, cause = "stopped", "stopped at once"
+        raise
+    except Exception as error:
+        cause = f"internal error: {type(error).__name__}: {error}"
+        log.exception("driver failed")
+        raise
+    finally:
+        run.close()
+        run.reporter.ended(state, cause=cause)
+        log.info("life ends", extra={"state": state, "cause": cause})
+        server.shutdown()
+
+
+def recover(buffer: ExperienceBuffer, ledger: Ledger, admission: Admission, *, published: int) -> int:
+    """Make buffer and ledger agree; the number of committed batches.
+
+    The ledger wins: what it holds is committed, whatever the buffer thinks. What was issued and is neither in a stream
+    nor settled is lost: it is issued anew first and settled after, so that a death in between loses nothing.
+    """
+    committed = ledger.newest()
+    if committed:
+        record = ledger.read(committed)
+        assert record is not None
+        buffer.restore(record=record)
+    buffer.take_over()
+    unsettled = buffer.unsettled()
+    lost = lost_issues(unsettled, present=buffer.present())
+    attempts = {(issue.prompt_id, issue.attempt) for issue in unsettled}
+    again = [issue for issue in lost if (issue.prompt_id, issue.attempt + 1) not in attempts]
+    if lost:
+        admission.issue_anew(again, buffer.snapshot(), published=published)
+        log.warning("groups were lost", extra={"sequences": [issue.sequence for issue in lost]})
+        buffer.settle([issue.sequence for issue in lost], outcome="lost", reason="not in the buffer after a restart")
+    return committed
+
+
+@contextmanager
+def _server(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
+    """The embedded server, started or adopted; stopped only when this life ends by itself."""
+    server = open_server(recipe, folder)
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _buffer(recipe: Recipe, folder: RunFolder, epoch: int) -> Iterator[RedisBuffer]:
+    buffer = open_buffer(recipe, folder, run_epoch=epoch, trainer_epoch=epoch)
+    try:
+        buffer.open(fingerprint=fingerprint(recipe))
+        buffer.raise_epoch(role="run", epoch=epoch)
+        buffer.raise_epoch(role="trainer", epoch=epoch)
+        yield buffer
+    finally:
+        buffer.close()
+
+
+@contextmanager
+def _ray(recipe: Recipe) -> Iterator[None]:
+    start_ray(recipe)
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,41 @@
+"""Structured logs: JSON lines, one file a process."""
+
+import json
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonLines(logging.Formatter):
+    """One object a line: time, level, logger, worker, event, and whatever `extra` the call gave."""
+
+    def __init__(self, *, worker: str) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "worker": self._worker,
+            "event": record.getMessage(),
+        }
+        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure(folder: Path, *, worker: str, level: int = logging.INFO) -> Path:
+    """Send this process's log to `<folder>/<worker>.jsonl` (appended: a worker's later lives follow its earlier ones)."""
+    path = folder / f"{worker}.jsonl"
+    handler = logging.FileHandler(path)
+    handler.setFormatter(JsonLines(worker=worker))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    return path

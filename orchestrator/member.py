@@ -1,0 +1,89 @@
+"""One hosted worker as the driver sees it: is it ready, is it alive, what did it last say of itself?"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from orchestrator.actors import Host
+from orchestrator.config import SuperviseConfig
+
+BEAT_INTERVAL_S = 1.0
+"""Ten beats fit the default heartbeat deadline, so one slow answer is no death."""
+
+
+def cause_of(error: BaseException) -> str:
+    """One line for people: the error behind Ray's wrapping, without its traceback."""
+    inner = error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
+    if isinstance(inner, RayActorError):
+        return "its process died"
+    lines = str(inner).strip().splitlines()
+    return f"{type(inner).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def outcome(ref: Any) -> tuple[bool, Any, str | None]:
+    """(finished, value, cause of failure) of a remote call, without waiting."""
+    if not ray.wait([ref], timeout=0)[0]:
+        return False, None, None
+    try:
+        return True, ray.get(ref), None
+    except (RayError, OSError) as error:
+        return True, None, cause_of(error)
+
+
+class Member:
+    """A worker process under supervision.
+
+    pulse(now) asks for a heartbeat every second and returns the cause of death, or None while all is well.
+    """
+
+    def __init__(self, spec: Mapping[str, Any], *, config: SuperviseConfig, gpus: float, now: float) -> None:
+        self.name: str = spec["name"]
+        self.kind: str = spec["kind"]
+        self.status: dict[str, Any] = {"state": "starting"}
+        self.setup_answer: dict[str, Any] | None = None
+        self._config = config
+        self._last_beat = now
+        self._asked_at = now
+        self._beat: Any = None
+        self.actor = Host.options(name=f"{self.name}-{os.getpid()}", num_gpus=gpus).remote(dict(spec))
+        self.setup_call = self.actor.setup.remote()
+
+    @property
+    def ready(self) -> bool:
+        return self.setup_answer is not None
+
+    def pulse(self, now: float) -> str | None:
+        if not self.ready:
+            finished, answer, cause = outcome(self.setup_call)
+            if cause:
+                return f"could not start: {cause}"
+            if finished:
+                self.setup_answer = answer
+                self._last_beat = now
+        return self._heartbeat(now)
+
+    def _heartbeat(self, now: float) -> str | None:
+        if self._beat is None and now - self._asked_at >= BEAT_INTERVAL_S:
+            self._beat, self._asked_at = self.actor.beat.remote(), now
+        if self._beat is not None:
+            finished, status, cause = outcome(self._beat)
+            if cause:
+                return cause
+            if finished:
+                self.status, self._beat, self._last_beat = status, None, now
+        limit = self._config.heartbeat_s if self.ready else self._config.starting_s
+        silent = now - self._last_beat
+        return f"no heartbeat for {silent:.0f} s (limit {limit:.0f} s)" if silent > limit else None
+
+    def kill(self) -> None:
+        """End the process now, also one that is stopped and would not hear Ray."""
+        ray.kill(self.actor, no_restart=True)
+        pid = self.status.get("pid")
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

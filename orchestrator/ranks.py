@@ -1,0 +1,71 @@
+"""The trainer's ranks alone, called one operation at a time and waited for: what fine-tuning and replays need."""
+
+import time
+from types import TracebackType
+from typing import Any
+
+import ray
+
+from orchestrator.config import Recipe
+from orchestrator.errors import RunFailed
+from orchestrator.folder import RunFolder
+from orchestrator.member import cause_of
+from orchestrator.stores import open_store
+from orchestrator.topology import Topology, start_ray
+from weightstore.epochs import newest_epoch
+
+POLL_S = 0.2
+"""Between two looks at the ranks' health while a call runs."""
+
+
+class RankCrew:
+    """A Ray of its own and all ranks of a recipe, without a buffer and without an epoch: nothing they do is recorded.
+
+    `setup` are the arguments of the ranks' setup.
+    """
+
+    def __init__(self, recipe: Recipe, folder: RunFolder, **setup: Any) -> None:
+        self._recipe, self._folder, self._setup = recipe, folder, setup
+
+    def __enter__(self) -> "RankCrew":
+        store = open_store(self._recipe, self._folder)
+        start_ray(self._recipe)
+        topology = Topology(
+            self._recipe, self._folder, store=store, epoch=newest_epoch(store), buffer=None, rank_setup=self._setup
+        )
+        self._ranks = topology.ranks(0, time.monotonic())
+        self._wait([rank.setup_call for rank in self._ranks])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for rank in self._ranks:
+            rank.kill()
+        ray.shutdown()
+
+    def call(self, method: str, *arguments: Any) -> list[Any]:
+        """Every rank's answer, by rank. RunFailed: one of them failed or fell silent."""
+        return self._wait([rank.actor.call.remote(method, *arguments) for rank in self._ranks])
+
+    def status(self) -> dict[str, Any]:
+        """Of rank 0, as of its last heartbeat."""
+        return self._ranks[0].status
+
+    def _wait(self, calls: list[Any]) -> list[Any]:
+        pending = calls
+        while pending:
+            done, pending = ray.wait(pending, num_returns=1, timeout=POLL_S)
+            for rank in self._ranks:
+                cause = rank.pulse(time.monotonic())
+                if cause:
+                    raise RunFailed(f"{rank.name}: {cause}")
+            for call in done:
+                self._check(call)
+        return [ray.get(call) for call in calls]
+
+    def _check(self, call: Any) -> None:
+        try:
+            ray.get(call)
+        except ray.exceptions.RayError as error:
+            raise RunFailed(cause_of(error)) from error

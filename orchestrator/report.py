@@ -1,0 +1,101 @@
+"""What a run says of itself while it lives: status.json, metrics.jsonl, scrape targets, a line or a bar on the console."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from experience.buffer import Snapshot
+from orchestrator import metrics
+from orchestrator.config import Recipe
+from orchestrator.console import Console
+from orchestrator.folder import RunFolder
+from orchestrator.supervise import Supervisor
+from orchestrator.topology import LOOPBACK
+from orchestrator.trainer import Trainer
+
+INTERVAL_S = 1.0
+"""Between two writes of status.json: what people perceive as live."""
+
+
+class Reporter:
+    def __init__(self, folder: RunFolder, recipe: Recipe, *, epoch: int, console: Console, port: int = 0) -> None:
+        self._folder, self._recipe, self._epoch, self._console = folder, recipe, epoch, console
+        self._started = time.time()
+        self._written_at = -INTERVAL_S
+        self._last_step: dict[str, Any] = {}
+        self._status: dict[str, Any] = {"run": recipe.run.name, "epoch": epoch, "steps": recipe.run.steps}
+        self._targets: list[dict[str, Any]] = []
+        self.port = port
+        """Of the driver's own metrics."""
+        metrics.EPOCH.set(epoch)
+
+    def stepped(self, report: Mapping[str, Any]) -> None:
+        """One line in metrics.jsonl a step, replayed steps after a restart included (they carry the same numbers)."""
+        self._last_step = dict(report)
+        line = {"time": _now(), "elapsed_s": round(time.time() - self._started, 3), "epoch": self._epoch, **report}
+        with self._folder.metrics.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self._console.stepped(report, steps=self._recipe.run.steps)
+
+    def tick(self, now: float, snapshot: Snapshot, trainer: Trainer, supervisor: Supervisor) -> None:
+        if now - self._written_at < INTERVAL_S:
+            return
+        self._written_at = now
+        self._export(snapshot, trainer, supervisor)
+        members = [*trainer.ranks, *supervisor.members()]
+        self._status |= {
+            "state": "running" if trainer.started else "starting",
+            "pid": os.getpid(),
+            "step": max(trainer.step, 0),
+            "committed": snapshot.committed,
+            "published": trainer.published,
+            "saved": trainer.saved,
+            "live": snapshot.live,
+            "streams": dict(snapshot.depths),
+            "restarts": {"trainer": trainer.restarts, "workers": supervisor.restarts},
+            "trainer": trainer.doing(),
+            "workers": {member.name: member.status for member in members},
+            "last_step": self._last_step,
+        }
+        self._write()
+        self._write_targets({member.name: member.status.get("port") for member in members})
+        self._console.waiting(self._status)
+
+    def ended(self, state: str, *, cause: str = "") -> None:
+        """The last word: completed, stopped or failed, with the one-line cause."""
+        self._status |= {"state": state, "cause": cause, "workers": {}}
+        self._write()
+
+    def _write(self) -> None:
+        self._folder.write_json(self._folder.status, self._status | {"updated": _now()})
+
+    def _write_targets(self, ports: Mapping[str, Any]) -> None:
+        """Prometheus file service discovery: one entry a process."""
+        named = {"driver": self.port, **ports}
+        targets = [
+            {
+                "targets": [f"{LOOPBACK}:{port}"],
+                "labels": {"run": self._recipe.run.name, "role": name.split("-")[0], "worker": name},
+            }
+            for name, port in named.items()
+            if port
+        ]
+        if targets != self._targets:
+            self._folder.write_json(self._folder.targets, targets)
+            self._targets = targets
+
+    def _export(self, snapshot: Snapshot, trainer: Trainer, supervisor: Supervisor) -> None:
+        metrics.STEP.set(max(trainer.step, 0))
+        metrics.COMMITTED.set(snapshot.committed)
+        metrics.LIVE.set(snapshot.live)
+        for stream, depth in snapshot.depths.items():
+            metrics.DEPTH.labels(stream=stream).set(depth)
+        metrics.RESTARTS.labels(role="trainer").set(trainer.restarts)
+        metrics.RESTARTS.labels(role="worker").set(supervisor.restarts)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

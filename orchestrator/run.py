@@ -1,0 +1,144 @@
+"""One life of a run: take it over, start its clusters, pace them until the last step is trained, and leave it resumable.
+
+The loop is control only: it never touches a tensor, and what it decides is recorded in the ledger or has no influence
+on the weights.
+"""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import ray
+
+from experience.buffer import ExperienceBuffer
+from orchestrator import metrics
+from orchestrator.admission import Admission
+from orchestrator.config import Recipe
+from orchestrator.console import Console
+from orchestrator.folder import RunFolder
+from orchestrator.report import Reporter
+from orchestrator.supervise import Supervisor
+from orchestrator.topology import Topology
+from orchestrator.trainer import Trainer
+from orchestrator.watchdog import Watchdog
+from weightstore.blobs import BlobStore
+from weightstore.manifest import WeightVersion
+from weightstore.publish import record_newest
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.05
+"""Longest wait of the loop for a finished call; admission and supervision look that often."""
+
+Ending = Literal["completed", "stopped"]
+
+
+class Run:
+    """Everything is injected, opened and recovered by `orchestrator.life`; `drive` returns how the life ended."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        *,
+        store: BlobStore,
+        buffer: ExperienceBuffer,
+        topology: Topology,
+        admission: Admission,
+        lineage: int,
+        epoch: int,
+        committed: int,
+        published: int,
+        console: Console,
+    ) -> None:
+        self._recipe, self._store, self._buffer = recipe, store, buffer
+        self._admission, self._lineage, self._epoch = admission, lineage, epoch
+        self._stop = threading.Event()
+        self._tick = threading.Event()
+        self._reporter = Reporter(folder, recipe, epoch=epoch, console=console)
+        counts = {"gen": recipe.generation.workers, "score": recipe.scoring.workers}
+        self._supervisor = Supervisor(recipe.supervise, counts=counts, spawn=topology.worker)
+        self._trainer = Trainer(
+            recipe,
+            spawn=topology.ranks,
+            committed=committed,
+            published=published,
+            on_step=self._stepped,
+            on_published=self._published,
+        )
+        self._watchdog = Watchdog(recipe.supervise, folder)
+
+    def drive(self) -> Ending:
+        """Until the last step is trained, published and saved, or a stop was asked for. RunFailed: cannot go on."""
+        while True:
+            now = time.monotonic()
+            self._trainer.tick(now)
+            self._supervisor.tick(now)
+            snapshot = self._buffer.snapshot()
+            if not self._stop.is_set():
+                self._admission.admit(snapshot, published=self._trainer.published)
+            self._reporter.tick(now, snapshot, self._trainer, self._supervisor)
+            self._watchdog.tick(now, snapshot, self._trainer, self._supervisor)
+            if self._trainer.finished:
+                return "completed"
+            if self._stop.is_set() and (self._trainer.settled or not self._trainer.started):
+                return "stopped"
+            self._wait()
+
+    def request_stop(self) -> None:
+        """Finish the operation in hand, publish, checkpoint, end."""
+        log.info("stop requested")
+        self._stop.set()
+        self._trainer.final = True
+
+    def close(self) -> None:
+        """End all processes of this life: their state is in the stores."""
+        for member in (*self._supervisor.members(), *self._trainer.ranks):
+            member.kill()
+
+    @property
+    def reporter(self) -> Reporter:
+        return self._reporter
+
+    def _wait(self) -> None:
+        """Until a call of the trainer finishes, or the poll interval has passed."""
+        pending = self._trainer.pending_calls()
+        if pending:
+            ray.wait(pending, num_returns=1, timeout=POLL_S)
+        else:
+            self._tick.wait(POLL_S)
+
+    def _stepped(self, report: Mapping[str, Any]) -> None:
+        self._supervisor.progressed()
+        self._reporter.stepped(report)
+
+    def _published(self, answer: Mapping[str, Any]) -> None:
+        version = WeightVersion(lineage=self._lineage, epoch=int(answer["epoch"]), number=int(answer["number"]))
+        record_newest(self._store, version, run_epoch=self._epoch)
+        metrics.PUBLISHED.set(version.number)
+        log.info("published", extra=dict(answer))
+
+
+class Signals:
+    """Ctrl-C and SIGTERM ask for a clean stop; a second one ends at once."""
+
+    def __init__(self, run: Run, console: Console) -> None:
+        self._run, self._console, self._asked = run, console, False
+
+    def __enter__(self) -> "Signals":
+        self._old = {number: signal.signal(number, self._on) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _on(self, number: int, _: object) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        self._console.say("stopping: finishing the step in hand, then a checkpoint (again to stop at once)")
+        self._run.request_stop()

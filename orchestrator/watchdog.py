@@ -1,0 +1,75 @@
+"""Follows progress, not liveness: when no batch is committed and no step trained, it says who waits for whom."""
+
+import logging
+import os
+import signal
+from typing import Any
+
+from experience.buffer import Snapshot
+from orchestrator.config import SuperviseConfig
+from orchestrator.errors import RunFailed
+from orchestrator.folder import RunFolder
+from orchestrator.supervise import Supervisor
+from orchestrator.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+class Watchdog:
+    """tick() raises RunFailed after `stall_s` without progress, with the diagnosis written beside the logs."""
+
+    def __init__(self, config: SuperviseConfig, folder: RunFolder) -> None:
+        self._config, self._folder = config, folder
+        self._seen: tuple[int, int] | None = None
+        self._since = 0.0
+
+    def tick(self, now: float, snapshot: Snapshot, trainer: Trainer, supervisor: Supervisor) -> None:
+        progress = (trainer.step, snapshot.committed)
+        if progress != self._seen:
+            self._seen, self._since = progress, now
+        elif now - self._since > self._config.stall_s:
+            report = diagnose(snapshot, trainer, supervisor)
+            self._folder.write_json(self._folder.diagnosis, report)
+            self._dump_stacks(trainer, supervisor)
+            raise RunFailed(
+                f"no progress for {self._config.stall_s:.0f} s: {report['verdict']}; "
+                f"see {self._folder.diagnosis} and the stacks in {self._folder.logs}"
+            )
+
+    def _dump_stacks(self, trainer: Trainer, supervisor: Supervisor) -> None:
+        """Every worker writes its threads' stacks to its own file (the actor host listens to SIGUSR1)."""
+        for member in (*trainer.ranks, *supervisor.members()):
+            pid = member.status.get("pid")
+            if pid:
+                try:
+                    os.kill(pid, signal.SIGUSR1)
+                except ProcessLookupError:
+                    log.info("worker is gone", extra={"member": member.name})
+
+
+def diagnose(snapshot: Snapshot, trainer: Trainer, supervisor: Supervisor) -> dict[str, Any]:
+    """Who waits for whom, as far as the counters tell."""
+    depths = snapshot.depths
+    if not trainer.started:
+        verdict = "the trainer's ranks have not started"
+    elif trainer.step < snapshot.committed:
+        verdict = f"the trainer has batch {trainer.step + 1} and does not finish it ({trainer.doing()})"
+    elif depths["prompts"] > 0:
+        verdict = f"generation holds {depths['prompts']} groups: the trainer and the scorers wait for it"
+    elif depths["completions"] > 0:
+        verdict = f"scoring holds {depths['completions']} groups: the trainer waits for it"
+    elif snapshot.live == 0:
+        verdict = "nothing is in flight: admission waits for a newer version to be published"
+    else:
+        verdict = f"{depths['experience']} groups have arrived and rank 0 does not commit them ({trainer.doing()})"
+    members = (*trainer.ranks, *supervisor.members())
+    return {
+        "verdict": verdict,
+        "step": trainer.step,
+        "committed": snapshot.committed,
+        "published": trainer.published,
+        "live": snapshot.live,
+        "streams": dict(depths),
+        "trainer": trainer.doing(),
+        "workers": {member.name: member.status for member in members},
+    }
