@@ -144,6 +144,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         if (self.base == "") != (self.kind == "full"):
             raise ValueError(f"base {self.base!r} does not fit kind {self.kind!r}: exactly a full version has none")
+        if self.base:
+            WeightVersion.parse(self.base)
         names = _unique("tensors", [tensor.name for tensor in self.tensors])
         sizes = {blob.name: blob.size for blob in self.blobs}
         _unique("blobs", [blob.name for blob in self.blobs])

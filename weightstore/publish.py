@@ -141,15 +141,19 @@ def newest(store: BlobStore, *, lineage: int, run_epoch: int) -> WeightVersion |
     return unseal(data, NewestRecord, name=key, schema=SCHEMA).version
 
 
-def last_recorded(store: BlobStore, *, lineage: int) -> WeightVersion | None:
-    """The word of the last orchestrator that gave one, for readers outside a life; None: nothing was published."""
+def last_recorded(store: BlobStore, *, lineage: int, up_to_epoch: int | None = None) -> WeightVersion | None:
+    """The word of the last orchestrator that gave one, of all or up to a run epoch; None: nothing was published.
+
+    For readers outside a life (export, replay); within one, ask for `newest`.
+    """
     epochs = [int(key.rpartition("/e")[2].removesuffix(".json")) for key in store.list(_newest_folder(lineage))]
+    epochs = [epoch for epoch in epochs if up_to_epoch is None or epoch <= up_to_epoch]
     return newest(store, lineage=lineage, run_epoch=max(epochs)) if epochs else None
 
 
 def adopt_newest(store: BlobStore, *, lineage: int, run_epoch: int) -> WeightVersion | None:
     """At the start of a life: take over the word of the life before it. None: there is none."""
-    version = last_recorded(store, lineage=lineage)
+    version = last_recorded(store, lineage=lineage, up_to_epoch=run_epoch)
     return version and record_newest(store, version, run_epoch=run_epoch)
 
 
