@@ -24,23 +24,21 @@ class LogprobHead(nn.Module):
         self.bias = linear.bias
 
     def forward(
-        self, hidden_NE: torch.Tensor, targets_N: torch.Tensor, temperature: float, with_entropy: bool
+        self, hidden_NE: torch.Tensor, targets_N: torch.Tensor, temperature_N: torch.Tensor, with_entropy: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """log softmax(W h / temperature)[target] [N], and the detached entropy [N] (zeros unless asked for)."""
         V = self.weight.shape[0]
         size = max(1, CHUNK_LOGITS // V)
         if hidden_NE.shape[0] <= size:
-            return self._chunk(hidden_NE, targets_N, temperature, with_entropy)
-        parts = [
-            checkpoint(self._chunk, hidden, targets, temperature, with_entropy, use_reentrant=False)
-            for hidden, targets in zip(hidden_NE.split(size), targets_N.split(size), strict=True)
-        ]
+            return self._chunk(hidden_NE, targets_N, temperature_N, with_entropy)
+        chunks = zip(hidden_NE.split(size), targets_N.split(size), temperature_N.split(size), strict=True)
+        parts = [checkpoint(self._chunk, *chunk, with_entropy, use_reentrant=False) for chunk in chunks]
         return torch.cat([logprobs for logprobs, _ in parts]), torch.cat([entropy for _, entropy in parts])
 
     def _chunk(
-        self, hidden_NE: torch.Tensor, targets_N: torch.Tensor, temperature: float, with_entropy: bool
+        self, hidden_NE: torch.Tensor, targets_N: torch.Tensor, temperature_N: torch.Tensor, with_entropy: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        logits_NV = F.linear(hidden_NE, self.weight, self.bias).float() / temperature
+        logits_NV = F.linear(hidden_NE, self.weight, self.bias).float().div_(temperature_N[:, None])
         normaliser_N = logits_NV.logsumexp(-1)
         logprobs_N = logits_NV.gather(-1, targets_N[:, None]).squeeze(-1) - normaliser_N
         if not with_entropy:

@@ -47,21 +47,22 @@ class PolicyModel(nn.Module):
         positions: torch.Tensor,
         predict_index: torch.Tensor,
         targets: torch.Tensor,
-        temperature: float,
+        temperature: float | torch.Tensor,
         with_entropy: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """log pi(targets[n] | the tokens of its sequence up to predict_index[n]), nats, at the temperature; entropies.
 
         tokens, positions: [1, T], positions count from 0 in each packed sequence; predict_index, targets: [N], the
-        place of the hidden state that predicts a target, and the target. Hidden states are selected before the head,
-        so logits exist for N tokens only, in chunks. Both results are [N] float32; the entropies are detached, and
+        place of the hidden state that predicts a target, and the target; temperature: one, or [N]. Hidden states are
+        selected before the head, so logits exist for N tokens only, in chunks. Both results are [N] float32; the entropies are detached, and
         zeros unless asked for.
         """
         extra = {"segments": attention.find_segments(positions[0])} if self.packed_attention else {}
         # use_cache would make transformers overlook where a packed sequence begins.
         output = self.causal.base_model(input_ids=tokens, position_ids=positions, use_cache=False, **extra)
         hidden_NE = output.last_hidden_state[0].index_select(0, predict_index)
-        return self.causal.get_output_embeddings()(hidden_NE, targets, temperature, with_entropy)
+        temperature_N = torch.as_tensor(temperature, dtype=torch.float32, device=targets.device).expand_as(targets)
+        return self.causal.get_output_embeddings()(hidden_NE, targets, temperature_N, with_entropy)
 
     @property
     def has_dropout(self) -> bool:

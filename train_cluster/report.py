@@ -27,7 +27,7 @@ class StepReport:
     kl_coefficient: float
     """In force during this step, `Controls.kl_scale` included."""
     entropy: float
-    """Nats, mean over trained tokens; 0 where the step needed no pass of its own for proximal log-probs."""
+    """Nats, mean over trained tokens, policy at the start of the step."""
     clip_fraction: float
     """Share of trained tokens whose surrogate was clipped, over all updates."""
     correction_capped: float
@@ -45,7 +45,11 @@ class StepReport:
     updates: int
     """Optimizer calls made; mini-batches without a trained token make none."""
     logprob_gap: float
-    """Mean |trainer − engine| log-prob, nats, over samples drawn by the newest version alone; 0 where there are none."""
+    """Mean |trainer − engine| log-prob, nats, over the trained tokens of `logprob_gap_sequences`."""
+    logprob_gap_sequences: int
+    """Samples drawn by one version alone, the newest in the batch; 0 makes the gap 0."""
+    logprob_gap_staleness: int
+    """Steps between that version and this step's policy; the gap is pure engine error at 0, and holds drift above."""
     staleness_mean: float
     """Steps between a token's version and this step's policy, mean over sampled tokens."""
     staleness_max: float
