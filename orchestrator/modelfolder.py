@@ -13,6 +13,7 @@ _HEADER_LENGTH = struct.Struct("<Q")
 """A safetensors file: length of the header, the header as JSON, the tensors' bytes without a gap."""
 _MAX_HEADER_BYTES = 100 * 1024**2
 """The format's own limit."""
+_MAY_BE_RANDOM = ("model.path", "sft.base")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +55,7 @@ def read_model(path: str, *, field: str, random_init: bool = False) -> ModelFold
         kind=str(config.model_type),
         vocabulary=vocabulary,
         context_tokens=int(text.max_position_embeddings),
-        parameters=_count_initial(config) if random_init else _count_stored(folder, where),
+        parameters=_count_initial(config) if random_init else _count_stored(folder, field),
         stop_token_ids=_stop_token_ids(folder, config, tokenizer),
         tokenizer=tokenizer,
     )
@@ -99,8 +100,9 @@ def _config(folder: Path, where: str) -> Any:
         raise RecipeError([f"{where}: its config.json cannot be read ({_brief(error)}); repair it"]) from error
 
 
-def _count_stored(folder: Path, where: str) -> int:
+def _count_stored(folder: Path, field: str) -> int:
     """Elements in the folder's safetensors files, from their headers."""
+    where = f"{field} = {folder}"
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
@@ -108,9 +110,8 @@ def _count_stored(folder: Path, where: str) -> int:
         names = ["model.safetensors"] if (folder / "model.safetensors").is_file() else []
     if not names:
         pickled = " (its *.bin files are pickles, which are never read)" if list(folder.glob("*.bin")) else ""
-        raise RecipeError(
-            [f"{where}: holds no model.safetensors{pickled}; put the weights there, or set model.random_init=true"]
-        )
+        afresh = f", or set {field.split('.')[0]}.random_init=true" if field in _MAY_BE_RANDOM else ""
+        raise RecipeError([f"{where}: holds no model.safetensors{pickled}; put the weights there{afresh}"])
     count = 0
     for name in names:
         try:

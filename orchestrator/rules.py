@@ -14,7 +14,7 @@ from score_cluster.config import ScoringConfig
 from train_cluster.config import TrainingConfig
 
 if TYPE_CHECKING:
-    from orchestrator.config import DataConfig, SuperviseConfig
+    from orchestrator.config import DataConfig, ModelConfig, SuperviseConfig
 
 
 def violations(sections: Mapping[str, Any]) -> list[str]:
@@ -94,15 +94,21 @@ def _kl_is_measurable(scoring: ScoringConfig, training: TrainingConfig) -> Itera
         )
 
 
-def _mini_batches_are_equal(
-    pacing: PacingConfig, generation: GenerationConfig, training: TrainingConfig
-) -> Iterator[str]:
-    responses = pacing.batch_groups * generation.group_size
-    if responses % training.mini_batches:
-        nearest = max(n for n in range(1, training.mini_batches) if responses % n == 0)
+def _reference_has_weights(model: "ModelConfig", scoring: ScoringConfig) -> Iterator[str]:
+    if model.random_init and scoring.reference is not None and scoring.reference.path is None:
         yield (
-            f"training.mini_batches = {training.mini_batches}: a batch of pacing.batch_groups * generation.group_size = "
-            f"{responses} responses does not divide into equal parts; set training.mini_batches={nearest}"
+            "model.random_init = True: the reference is the policy's initial model, and its folder needs no weights; "
+            "set scoring.reference=null (and training.kl.where=none), or scoring.reference.path to a model with weights"
+        )
+
+
+def _mini_batches_are_equal(pacing: PacingConfig, training: TrainingConfig) -> Iterator[str]:
+    groups, parts = pacing.batch_groups, training.mini_batches
+    if groups % parts:
+        nearest = max(n for n in range(1, parts) if groups % n == 0)
+        yield (
+            f"training.mini_batches = {parts}: the {groups} groups of a batch (pacing.batch_groups) do not divide into "
+            f"{parts} equal parts, so that some updates would weigh more; set training.mini_batches={nearest}"
         )
 
 
@@ -150,6 +156,7 @@ RULES: tuple[Callable[..., Iterator[str]], ...] = (
     _training_samples_untruncated,
     _grpo_compares_samples,
     _kl_is_measurable,
+    _reference_has_weights,
     _mini_batches_are_equal,
     _response_fits,
     _system_prompt_is_used,

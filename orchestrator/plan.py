@@ -1,0 +1,153 @@
+"""What a recipe amounts to: sizes, processes, disk and memory, known before anything starts."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config import Recipe
+from orchestrator.modelfolder import ModelFolder
+from orchestrator.prompts import PromptSource
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+MASTER_BYTES = 12
+"""A parameter in a checkpoint: float32 master weight and two moments."""
+TOKEN_BYTES = 13
+"""A response token in the ledger: id 4, sampled 1, behaviour log-prob 4, reference log-prob 4."""
+HISTORY_STEPS = 500
+"""Batches that the ledger keeps."""
+PROCESS_BYTES = {"driver": 400e6, "generation": 1.9e9, "scoring": 0.9e9, "trainer": 0.85e9}
+"""A process with a tiny model on CPU, as measured: libraries, mostly."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    run: str
+    folder: str
+    steps: int
+    model: str
+    model_kind: str
+    parameters: int
+    context_tokens: int
+    dataset: str
+    prompts: int
+    longest_prompt_tokens: int
+    passes: float
+    """Over the prompts, if no group is filtered or issued anew."""
+    groups_per_step: int
+    completions_per_step: int
+    updates_per_step: int
+    max_response_tokens_per_step: int
+    max_response_tokens: int
+    """Of the whole run."""
+    max_staleness: int
+    groups_in_flight: int
+    processes: Mapping[str, int]
+    version_bytes: int
+    checkpoint_bytes: int
+    max_batch_bytes: int
+    """One batch in the ledger."""
+    max_disk_bytes: int
+    """Everything that the run keeps at the same time."""
+    memory_bytes: Mapping[str, int]
+    """By process, without activations."""
+    warnings: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        processes = ", ".join(f"{count} {name}" for name, count in self.processes.items())
+        memory = ", ".join(f"{name} {_size(size)}" for name, size in self.memory_bytes.items())
+        return [
+            f"run        {self.run}: {self.steps} steps in {self.folder}",
+            f"model      {self.model_kind}, {self.parameters:,} parameters, context {self.context_tokens} tokens: {self.model}",
+            f"prompts    {self.dataset}: {self.prompts}, longest {self.longest_prompt_tokens} tokens, {self.passes:.1f} passes",
+            f"a step     {self.groups_per_step} groups, {self.completions_per_step} completions, {self.updates_per_step} "
+            f"updates, at most {self.max_response_tokens_per_step:,} response tokens",
+            f"in flight  at most {self.groups_in_flight} groups, staleness at most {self.max_staleness} steps",
+            f"processes  {processes}",
+            f"memory     about, without activations: {memory}",
+            f"disk       at most {_size(self.max_disk_bytes)}: version {_size(self.version_bytes)}, checkpoint "
+            f"{_size(self.checkpoint_bytes)}, batch {_size(self.max_batch_bytes)}",
+            *(f"warning    {line}" for line in self.warnings),
+        ]
+
+
+def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
+    generation, training, pacing = recipe.generation, recipe.training, recipe.pacing
+    completions = pacing.batch_groups * generation.group_size
+    tokens = completions * generation.max_tokens
+    version = model.parameters * DTYPE_BYTES[training.dtype]
+    checkpoint = model.parameters * MASTER_BYTES
+    # A batch holds a prompt once for its group; the text of the row is counted like its tokens.
+    batch = tokens * TOKEN_BYTES + pacing.batch_groups * source.longest_tokens * 2 * 4
+    return Plan(
+        run=recipe.run.name,
+        folder=str(store_folder(recipe)),
+        steps=recipe.run.steps,
+        model=str(model.path),
+        model_kind=model.kind,
+        parameters=model.parameters,
+        context_tokens=generation.engine.max_model_tokens or model.context_tokens,
+        dataset=recipe.data.dataset,
+        prompts=len(source),
+        longest_prompt_tokens=source.longest_tokens,
+        passes=recipe.run.steps * pacing.batch_groups / len(source),
+        groups_per_step=pacing.batch_groups,
+        completions_per_step=completions,
+        updates_per_step=training.epochs * training.mini_batches,
+        max_response_tokens_per_step=tokens,
+        max_response_tokens=tokens * recipe.run.steps,
+        max_staleness=pacing.max_staleness,
+        groups_in_flight=(pacing.max_staleness + 1) * pacing.batch_groups,
+        processes={
+            "driver": 1,
+            "experience server": 1,
+            "generation": generation.workers,
+            "scoring": recipe.scoring.workers,
+            "trainer": training.ranks,
+        },
+        version_bytes=version,
+        checkpoint_bytes=checkpoint,
+        max_batch_bytes=batch,
+        max_disk_bytes=_disk_bytes(recipe, version=version, checkpoint=checkpoint, batch=batch),
+        memory_bytes=_memory_bytes(recipe, model),
+    )
+
+
+def store_folder(recipe: Recipe) -> Path:
+    """Where the run's blobs go."""
+    return Path(recipe.store.url or recipe.run.root) / recipe.run.name
+
+
+def _disk_bytes(recipe: Recipe, *, version: int, checkpoint: int, batch: int) -> int:
+    """Versions of the staleness window and of kept cuts, cuts, batches; one more of each is there while it is written."""
+    steps, keep = recipe.run.steps, recipe.training.checkpoint.keep
+    cuts = min(keep, steps) + 1
+    versions = min(recipe.pacing.max_staleness + 2 + keep, steps + 1) + 1
+    batches = min(steps, max(HISTORY_STEPS, keep * recipe.training.checkpoint.interval_steps))
+    return versions * version + cuts * checkpoint + batches * batch
+
+
+def _memory_bytes(recipe: Recipe, model: ModelFolder) -> dict[str, int]:
+    training, engine = recipe.training, recipe.generation.engine
+    weight = DTYPE_BYTES[training.dtype]
+    state = {
+        "driver": 0.0,
+        "generation": model.parameters * DTYPE_BYTES[engine.dtype] + engine.kv_cache_gib * 1024**3,
+        "scoring": model.parameters * DTYPE_BYTES[recipe.scoring.reference.precision]
+        if recipe.scoring.reference
+        else 0,
+        # Master, moments and a float32 gradient are shared out; the gathered forward weights are not.
+        "trainer": model.parameters * ((MASTER_BYTES + 4) / training.ranks + weight),
+    }
+    return {name: int(size + PROCESS_BYTES[name]) for name, size in state.items()}
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

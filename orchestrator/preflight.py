@@ -1,0 +1,197 @@
+"""What can be checked before any worker starts, but needs files: model, tokenizer, prompts, reward functions, disk.
+
+Nothing is written. Whatever is wrong is refused at once, one line `field = value: reason; remedy` each.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from orchestrator.config import Recipe
+from orchestrator.modelfolder import ModelFolder, read_model
+from orchestrator.plan import Plan, make_plan, store_folder
+from orchestrator.prompts import PromptIssuer, PromptSource, open_source, read_rows
+from orchestrator.recipe import RecipeError
+from score_cluster import rewards
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FULL_SHARE = 0.8
+"""Of the free disk: a run that may fill more of it gets a warning."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Findings:
+    model: ModelFolder
+    source: PromptSource
+    plan: Plan
+
+
+def check(recipe: Recipe, *, lineage: int = 0) -> PromptIssuer:
+    """Raise RecipeError with all problems, or give what issues the run's prompts; warnings are logged."""
+    found = _examine(recipe)
+    for line in found.plan.warnings:
+        log.warning(line)
+    return PromptIssuer(recipe, source=found.source, stop_token_ids=found.model.stop_token_ids, lineage=lineage)
+
+
+def plan(recipe: Recipe) -> Plan:
+    """The same checks, then what the run amounts to."""
+    return _examine(recipe).plan
+
+
+def check_sft(recipe: Recipe) -> None:
+    """The checks of supervised fine-tuning. RecipeError with all problems."""
+    sft = recipe.sft
+    if sft is None:
+        raise RecipeError(["sft = null: this recipe describes no fine-tuning; add an sft section with base and path"])
+    problems = _Problems()
+    problems.collect(lambda: read_model(sft.base, field="sft.base", random_init=sft.random_init))
+    columns = {"sft.prompt_column": sft.prompt_column, "sft.completion_column": sft.completion_column}
+    problems.collect(lambda: read_rows(sft.path, field="sft.path", columns=columns))
+    if Path(recipe.model.path).exists():
+        problems.lines.append(
+            f"model.path = {recipe.model.path}: exists, and fine-tuning writes its result there; "
+            "remove it, or set another model.path"
+        )
+    problems.refuse()
+
+
+class _Problems:
+    """Lines of independent checks, so that a user sees all of them."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def collect(self, check: Callable[[], T]) -> T | None:
+        try:
+            return check()
+        except RecipeError as error:
+            self.lines += error.lines
+            return None
+
+    def refuse(self) -> None:
+        if self.lines:
+            raise RecipeError(self.lines)
+
+
+def _examine(recipe: Recipe) -> _Findings:
+    problems = _Problems()
+    if recipe.experience.url == "memory":
+        problems.lines.append(
+            "experience.url = memory: the processes of a run cannot share a buffer in memory; set experience.url=embedded"
+        )
+    problems.lines += _reward_problems(recipe)
+    model = problems.collect(lambda: _read_policy(recipe))
+    source = None
+    if model is None:  # the rows can be checked all the same
+        columns = {"data.prompt_column": recipe.data.prompt_column}
+        problems.collect(lambda: read_rows(recipe.data.path, field="data.path", columns=columns))
+    else:
+        room = _context_problems(recipe, model)
+        problems.lines += room or []
+        problems.collect(lambda: _check_reference(recipe, model))
+        source = None if room else problems.collect(lambda: open_source(recipe, model))
+    problems.refuse()
+    assert model is not None
+    assert source is not None
+    draft = make_plan(recipe, model, source)
+    warnings = (*_model_warnings(recipe, model, source), *_disk_warnings(recipe, draft))
+    return _Findings(model=model, source=source, plan=replace(draft, warnings=warnings))
+
+
+def _read_policy(recipe: Recipe) -> ModelFolder:
+    path = recipe.model.path
+    if recipe.sft is not None and not Path(path).exists():
+        raise RecipeError([f"model.path = {path}: there is no such folder yet; make it with `headrace sft` first"])
+    return read_model(path, field="model.path", random_init=recipe.model.random_init)
+
+
+def _context_problems(recipe: Recipe, model: ModelFolder) -> list[str]:
+    engine, longest = recipe.generation.engine.max_model_tokens, recipe.generation.max_tokens
+    if engine is not None and engine > model.context_tokens:
+        return [
+            f"generation.engine.max_model_tokens = {engine}: the context of {model.path} has {model.context_tokens} tokens; "
+            f"set generation.engine.max_model_tokens={model.context_tokens} or less, or null"
+        ]
+    if longest >= (engine or model.context_tokens):
+        return [
+            f"generation.max_tokens = {longest}: leaves no room for a prompt in the context of {model.context_tokens} tokens "
+            f"of {model.path}; set generation.max_tokens below it"
+        ]
+    return []
+
+
+def _check_reference(recipe: Recipe, model: ModelFolder) -> None:
+    config = recipe.scoring.reference
+    if config is None or config.path is None:
+        return
+    reference = read_model(config.path, field="scoring.reference.path")
+    remedy = "give a reference of the same model family"
+    if reference.vocabulary != model.vocabulary:
+        reason = f"its vocabulary has {reference.vocabulary} tokens, that of model.path = {model.path} has {model.vocabulary}"
+    elif reference.tokenizer.get_vocab() != model.tokenizer.get_vocab():
+        reason = f"its tokenizer numbers tokens otherwise than that of model.path = {model.path}"
+    elif reference.context_tokens < (recipe.generation.engine.max_model_tokens or model.context_tokens):
+        reason = f"its context has {reference.context_tokens} tokens, fewer than the policy uses"
+        remedy = f"set generation.engine.max_model_tokens={reference.context_tokens}, or give another reference"
+    else:
+        return
+    raise RecipeError([f"scoring.reference.path = {config.path}: {reason}; {remedy}"])
+
+
+def _reward_problems(recipe: Recipe) -> list[str]:
+    problems = []
+    for index, config in enumerate(recipe.scoring.rewards):
+        try:
+            rewards.load(config)
+        except ValueError as error:
+            problems.append(f"scoring.rewards.{index}.function = {config.function}: {' '.join(str(error).split())}")
+    return problems
+
+
+def _model_warnings(recipe: Recipe, model: ModelFolder, source: PromptSource) -> list[str]:
+    lines = []
+    if not model.stop_token_ids:
+        lines.append(
+            f"model.path = {model.path}: names no end-of-sequence token, so every response runs to "
+            f"generation.max_tokens = {recipe.generation.max_tokens}; name eos_token_id in its generation_config.json"
+        )
+    longest = source.longest_tokens + recipe.generation.max_tokens
+    if longest > recipe.training.micro_batch_tokens:
+        lines.append(
+            f"training.micro_batch_tokens = {recipe.training.micro_batch_tokens}: a sequence may have {longest} tokens, and "
+            f"is never split, so that memory may exceed the plan; set training.micro_batch_tokens={longest}"
+        )
+    return lines
+
+
+def _disk_warnings(recipe: Recipe, plan: Plan) -> list[str]:
+    """One warning at most; RecipeError when the run cannot fit. What an earlier life wrote counts as free: it is reused."""
+    folder = store_folder(recipe)
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free + _bytes_below(folder)
+    key = "store.url" if recipe.store.url else "run.root"
+    where = f"{key} = {recipe.store.url or recipe.run.root}"
+    facts = f"the run may keep {plan.max_disk_bytes / 1e9:.2f} GB there at a time and {free / 1e9:.2f} GB are free"
+    if plan.max_disk_bytes > free:
+        raise RecipeError([f"{where}: {facts}; free some, name another disk, or lower training.checkpoint.keep"])
+    if plan.max_disk_bytes > FULL_SHARE * free:
+        return [f"{where}: {facts}; lower training.checkpoint.keep if others write there too"]
+    return []
+
+
+def _bytes_below(folder: Path) -> int:
+    count = 0
+    for at, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # a run that lives deletes what it keeps no longer
+                count += os.lstat(os.path.join(at, name)).st_size
+    return count
