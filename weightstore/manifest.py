@@ -8,7 +8,7 @@ A version exists once its manifest does, and never changes. Imports neither torc
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -33,6 +33,9 @@ DTYPE_BYTES: Mapping[str, int] = {
     "bool": 1,
 }
 """Bytes of an element, by torch's name of the type."""
+
+TensorIdentity = tuple[str, str, tuple[int, ...], str]
+"""name, dtype, shape, SHA-256 of the bytes (hex)"""
 
 
 class WeightVersion(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True):
@@ -163,8 +166,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
         Equal weights <=> equal digest, whatever the sharding, the world size, the epoch and the attempt.
         """
-        content = sorted((tensor.name, tensor.dtype, tensor.shape, tensor.sha256) for tensor in self.tensors)
-        return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+        return weights_digest((tensor.name, tensor.dtype, tensor.shape, tensor.sha256) for tensor in self.tensors)
 
     def encode(self) -> bytes:
         return seal(self)
@@ -173,6 +175,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def decode(data: bytes) -> "Manifest":
         """ValueError: a flipped byte, another schema, a malformed key (named)."""
         return unseal(data, Manifest, name="manifest", schema=SCHEMA)
+
+
+def weights_digest(tensors: Iterable[TensorIdentity]) -> str:
+    """`Manifest.digest` of weights that are not published; `shards.identity` gives the identity of a tensor."""
+    return hashlib.sha256(msgspec.json.encode(sorted(tensors))).hexdigest()
 
 
 def lineage_folder(lineage: int) -> str:

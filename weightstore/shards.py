@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from weightstore.manifest import DTYPE_BYTES, BlobEntry, TensorEntry
+from weightstore.manifest import DTYPE_BYTES, BlobEntry, TensorEntry, TensorIdentity
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ def write_safetensors(
     path: Path, *, blob: str, tensors: Mapping[str, "torch.Tensor"]
 ) -> tuple[BlobEntry, tuple[TensorEntry, ...]]:
     """Write `path`; entries come in the order of `tensors`. ValueError: a dtype that has no safetensors name."""
-    dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
+    dtypes = {name: _dtype(tensor) for name, tensor in tensors.items()}
     for name, dtype in dtypes.items():
         if dtype not in SAFETENSORS_DTYPE:
             raise ValueError(f"tensor {name}: dtype {dtype} cannot be published, only {', '.join(SAFETENSORS_DTYPE)}")
@@ -51,7 +51,7 @@ def write_safetensors(
     with path.open("wb") as file:
         file.write(header)
         for name in layout:
-            data = raw_bytes(tensors[name])
+            data = _raw_bytes(tensors[name])
             file.write(data)
             whole.update(data)
             entries[name] = TensorEntry(
@@ -66,8 +66,17 @@ def write_safetensors(
     return BlobEntry(name=blob, size=offset, sha256=whole.hexdigest()), tuple(entries[name] for name in tensors)
 
 
-def raw_bytes(tensor: "torch.Tensor") -> memoryview:
-    """The tensor's bytes, row-major; no copy of a contiguous tensor in main memory."""
+def identity(name: str, tensor: "torch.Tensor") -> TensorIdentity:
+    """What a tensor is equal by, published or not: the same as in its TensorEntry."""
+    return name, _dtype(tensor), tuple(tensor.shape), hashlib.sha256(_raw_bytes(tensor)).hexdigest()
+
+
+def _dtype(tensor: "torch.Tensor") -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _raw_bytes(tensor: "torch.Tensor") -> memoryview:
+    """Row-major; no copy of a contiguous tensor in main memory."""
     import torch  # so that the orchestrator reads manifests without loading it
 
     return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -1,6 +1,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 import torch
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from weightstore.fetch import CorruptVersion, StoreWeightSource, VersionMissing
-from weightstore.manifest import WeightVersion
+from weightstore.manifest import WeightVersion, weights_digest
 from weightstore.publish import (
     PublicationCancelled,
     adopt_newest,
@@ -18,6 +19,7 @@ from weightstore.publish import (
     record_newest,
     write_shard,
 )
+from weightstore.shards import identity
 
 V1 = WeightVersion(0, 1, 1)
 
@@ -99,6 +101,7 @@ def test_the_digest_does_not_depend_on_sharding_epoch_or_order(publish, weights)
     assert fine.digest() == coarse.digest() == reordered.digest()
     changed = weights | {"layer.q": weights["layer.q"] + 1e-6}
     assert publish(WeightVersion(0, 4, 1), changed).digest() != fine.digest()
+    assert weights_digest(identity(name, tensor) for name, tensor in weights.items()) == fine.digest()
 
 
 def test_what_a_reader_writes_into_a_tensor_does_not_reach_the_store(publish, source, weights):
@@ -160,6 +163,14 @@ def test_a_flipped_byte_in_a_shard_is_named(publish, source, store, weights, pos
     publish(V1, weights)
     flip(store, V1.shard_key(1), position)
     with pytest.raises(CorruptVersion, match=r"shard-00001.safetensors: expected sha256 \w{64}, found \w{64}"):
+        source.fetch(V1)
+
+
+def test_a_tensor_that_is_not_the_listed_one_is_named(publish, source, store, weights):
+    manifest = publish(V1, weights)
+    swapped = [msgspec.structs.replace(tensor, sha256=manifest.tensors[0].sha256) for tensor in manifest.tensors]
+    store.replace(V1.manifest_key, msgspec.structs.replace(manifest, tensors=tuple(swapped)).encode())
+    with pytest.raises(CorruptVersion, match=r"safetensors, tensor layer.q: expected sha256 \w{64}, found \w{64}"):
         source.fetch(V1)
 
 
