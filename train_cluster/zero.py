@@ -5,8 +5,6 @@ have been joined (distributed.join) before an engine is built. DeepSpeed's publi
 that must survive bit for bit, so this file, and no other, reaches into its stage-3 optimizer.
 """
 
-import logging
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +14,6 @@ from torch import distributed
 from train_cluster.config import OptimizerConfig, TrainingConfig
 from train_cluster.engine import TensorSpec
 from train_cluster.model import PolicyModel, published_parameters
-
-logger = logging.getLogger(__name__)
 
 PERSIST_BELOW = 100_000
 """Elements; a smaller parameter stays whole on every rank, since gathering it costs latency, not bandwidth."""
@@ -72,10 +68,9 @@ class ZeroEngine:
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
         self._engine.step()
-        norm = float(self._engine.get_global_grad_norm())
-        if not math.isfinite(norm):
-            logger.warning("update skipped: the gradient is not finite")
-        return norm
+        return float(
+            self._engine.get_global_grad_norm()
+        )  # infinite, and the update skipped, if any gradient is not finite
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         total = values.detach().to(self._engine.device, torch.float64, copy=True)

@@ -1,0 +1,192 @@
+"""Tensors of a checkpoint: copied in memory, written in the background, loaded on any world size."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from train_cluster.background import Background
+from train_cluster.checkpoint import POLICY, SCHEMA, Cut, RankRecord, commit, cut_folder, is_whole
+from train_cluster.engine import TrainEngine
+from weightstore.blobs import BlobStore
+from weightstore.manifest import BlobEntry
+from weightstore.seal import seal, unseal
+from weightstore.shards import write_safetensors
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """One rank's part of a cut, in memory; nothing that trains on changes it."""
+
+    step: int
+    tensors: Mapping[str, torch.Tensor]
+    """By name in the file."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """Full shape by parameter."""
+    state: Mapping[str, Mapping[str, Any]]
+    newest_version: int
+    cursors: Mapping[str, int]
+
+
+def snapshot(
+    engine: TrainEngine,
+    *,
+    step: int,
+    state: Mapping[str, Mapping[str, Any]],
+    newest_version: int,
+    cursors: Mapping[str, int],
+) -> Snapshot:
+    """Copy what this rank holds: the only time for which a checkpoint stops training."""
+    return Snapshot(
+        step=step,
+        tensors={f"{POLICY}/{name}": tensor for name, tensor in engine.export_partition().items()},
+        shapes={name: spec.shape for name, spec in engine.specs().items()},
+        state=state,
+        newest_version=newest_version,
+        cursors=cursors,
+    )
+
+
+class Writer:
+    """Writes this rank's snapshots; on rank 0 waits for the others' records and commits the manifest."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        *,
+        lineage: int,
+        epoch: int,
+        rank: int,
+        world_size: int,
+        config_hash: str,
+        deadline_s: float,
+    ) -> None:
+        """`deadline_s`: for the slowest rank's file, counted from the end of rank 0's own."""
+        self._store = store
+        self._lineage, self._epoch = lineage, epoch
+        self._rank, self._world_size = rank, world_size
+        self._config_hash = config_hash
+        self._deadline_s = deadline_s
+        self._background: Background[dict[str, Any]] = Background("checkpoint")
+
+    def start(self, snapshot: Snapshot) -> None:
+        """Write in the background. Raises what the snapshot before it raised."""
+        self._background.start(snapshot.step, lambda: self._write(snapshot))
+
+    def check(self) -> None:
+        self._background.check()
+
+    def wait(self, step: int, *, timeout_s: float) -> dict[str, Any]:
+        """{step, bytes, write_s} once this rank's part is in the store; on rank 0, once the cut is committed."""
+        return self._background.result(step, timeout_s=timeout_s)
+
+    def close(self) -> None:
+        self._background.close()
+
+    def _write(self, snapshot: Snapshot) -> dict[str, Any]:
+        began = time.monotonic()
+        folder = cut_folder(self._lineage, snapshot.step, self._epoch)
+        blob = self._write_blob(folder, snapshot.tensors)
+        self._store.put_if_absent(_record_key(folder, self._rank), seal(RankRecord(blob=blob)))
+        size = blob.size
+        if self._rank == 0:
+            cut = self._cut(snapshot, self._await_blobs(folder))
+            commit(self._store, cut)
+            size = sum(blob.size for blob in cut.blobs)
+        seconds = time.monotonic() - began
+        logger.info("checkpoint written", extra={"step": snapshot.step, "bytes": size, "seconds": seconds})
+        return {"step": snapshot.step, "epoch": self._epoch, "bytes": size, "write_s": seconds}
+
+    def _write_blob(self, folder: str, tensors: Mapping[str, torch.Tensor]) -> BlobEntry:
+        name = f"rank-{self._rank}.safetensors"
+        path = self._store.scratch()
+        try:
+            blob, _ = write_safetensors(path, blob=name, tensors=tensors)
+            if not self._store.put_file_if_absent(f"{folder}/{name}", path):
+                raise ValueError(f"{folder}/{name} exists already: start the ranks under a new epoch")
+        finally:
+            path.unlink(missing_ok=True)
+        return blob
+
+    def _await_blobs(self, folder: str) -> tuple[BlobEntry, ...]:
+        keys = [_record_key(folder, rank) for rank in range(self._world_size)]
+        self._background.await_all(self._store.exists, keys, deadline_s=self._deadline_s)
+        return tuple(unseal(self._store.get(key), RankRecord, name=key, schema=SCHEMA).blob for key in keys)
+
+    def _cut(self, snapshot: Snapshot, blobs: tuple[BlobEntry, ...]) -> Cut:
+        return Cut(
+            lineage=self._lineage,
+            step=snapshot.step,
+            epoch=self._epoch,
+            world_size=self._world_size,
+            models={POLICY: snapshot.shapes},
+            blobs=blobs,
+            state=snapshot.state,
+            newest_version=snapshot.newest_version,
+            cursors=snapshot.cursors,
+            config_hash=self._config_hash,
+        )
+
+
+def load(store: BlobStore, cut: Cut, engine: TrainEngine) -> None:
+    """Set the engine to the cut, whatever world size wrote it; reads only this rank's slices of the files.
+
+    ValueError: the cut is of another model, or one of the files is damaged.
+    """
+    shapes = {name: spec.shape for name, spec in engine.specs().items()}
+    if shapes != cut.models[POLICY]:
+        odd = sorted({*shapes.items()} ^ {*cut.models[POLICY].items()})[0]
+        raise ValueError(
+            f"{cut.manifest_key} is a checkpoint of another model: {odd[0]} has shape {odd[1]} in one only"
+        )
+    slices = {name: _Slice.of(shape, cut=cut, engine=engine) for name, shape in shapes.items()}
+    needed = sorted({engine.rank % cut.world_size} | {rank for piece in slices.values() for rank in piece.parts})
+    if not is_whole(store, cut, ranks=needed):
+        raise ValueError(
+            f"{cut.manifest_key}: a file of it is damaged (see the log); remove the folder to pass it over"
+        )
+    files = {rank: safe_open(store.local_path(cut.blob_key(rank)), framework="pt") for rank in needed}
+    tensors = {}
+    for name, piece in slices.items():
+        for label in (name, f"{name}.exp_avg", f"{name}.exp_avg_sq"):
+            tensors[label] = piece.read(files, f"{POLICY}/{label}")
+        tensors[f"{name}.step"] = files[needed[0]].get_tensor(f"{POLICY}/{name}.step")
+    engine.import_partition(tensors)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Slice:
+    """Where one rank's slice of a parameter lies in the files of another world size."""
+
+    elements: int
+    """Of the slice, padding included."""
+    parts: Mapping[int, tuple[int, int]]
+    """{rank of the cut: [from, to) in its own slice}, in order; what they leave open is padding."""
+
+    @staticmethod
+    def of(shape: tuple[int, ...], *, cut: Cut, engine: TrainEngine) -> "_Slice":
+        whole = torch.Size(shape).numel()
+        old, new = -(-whole // cut.world_size), -(-whole // engine.world_size)
+        start = min(engine.rank * new, whole)
+        end = min(start + new, whole)
+        ranks = range(start // old, -(-end // old))
+        parts = {k: (max(start - k * old, 0), min(end - k * old, old)) for k in ranks} if start < end else {}
+        return _Slice(elements=new, parts=parts)
+
+    def read(self, files: Mapping[int, Any], key: str) -> torch.Tensor:
+        piece = torch.zeros(self.elements, dtype=torch.float32)
+        filled = 0
+        for rank, (start, end) in self.parts.items():
+            piece[filled : filled + end - start] = files[rank].get_slice(key)[start:end]
+            filled += end - start
+        return piece
+
+
+def _record_key(folder: str, rank: int) -> str:
+    return f"{folder}/rank-{rank}.json"
