@@ -33,7 +33,7 @@ class _Parts:
 
 
 def _generation(parts: _Parts) -> Any:
-    from gen_cluster.engine import VllmEngine
+    from gen_cluster.vllm_engine import VllmEngine
     from gen_cluster.worker import GenerationWorker
     from weightstore.fetch import StoreWeightSource
 

@@ -7,7 +7,6 @@ data inside a collective, because `train` is called only for a batch that is com
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +16,11 @@ from orchestrator.supervise import back_off
 
 log = logging.getLogger(__name__)
 
-Operation = tuple[str, tuple[Any, ...]]
+WRITE_TIMEOUT_S = 1800.0
+"""For a version or a checkpoint to be written behind the training; a store slower than that is broken."""
+
+Operation = tuple[str, tuple[int, ...]]
+"""A method of every rank and its arguments; the first is the step."""
 
 
 class Trainer:
@@ -45,19 +48,17 @@ class Trainer:
         self.ranks: list[Member] = []
         self.final = False
         """Set by the run: after the step in hand publish, checkpoint, and begin nothing new."""
-        self._failures = 0
+        self._failures = self._furthest = 0
         self._start_at = 0.0
         self._forget()
 
     def _forget(self) -> None:
         """What the ranks were doing is gone with them."""
         self.step = -1
-        self._due: deque[Operation] = deque()
-        self._running: tuple[str, list[Any]] | None = None
+        self._running: tuple[Operation, list[Any]] | None = None
         self._composing: Any = None
         self._publishing: Any = None
         self._saving: Any = None
-        self._pending: dict[str, int] = {}
 
     # -- what the run asks ---------------------------------------------------------------------------------------------
     @property
@@ -66,16 +67,9 @@ class Trainer:
 
     @property
     def settled(self) -> bool:
-        """Nothing is running, published and saved up to the newest step."""
-        return (
-            self.started
-            and self._running is None
-            and not self._due
-            and self._publishing is None
-            and self._saving is None
-            and self.saved >= self.step
-            and self.published >= self.step
-        )
+        """Nothing is running; published and saved up to the newest step."""
+        idle = self._running is None and self._publishing is None and self._saving is None
+        return self.started and idle and min(self.saved, self.published) >= self.step
 
     @property
     def finished(self) -> bool:
@@ -83,7 +77,10 @@ class Trainer:
 
     def doing(self) -> str:
         """In words, for status and diagnosis."""
-        parts = [self._running[0] if self._running else "", f"compose {self.committed + 1}" if self._composing else ""]
+        parts = [
+            " ".join(map(str, self._running[0])) if self._running else "",
+            f"compose {self.committed + 1}" if self._composing else "",
+        ]
         parts += ["writing a version" if self._publishing else "", "writing a checkpoint" if self._saving else ""]
         return ", ".join(part for part in parts if part) or ("idle" if self.started else "starting")
 
@@ -116,55 +113,57 @@ class Trainer:
         self.step = self.saved = steps.pop()
         self._last_cut_at = now
         log.info("trainer ready", extra={"step": self.step, "committed": self.committed, "published": self.published})
-        if self.published < self.step or self.published < 0:
-            self._due.append(("publish", (self.step,)))
 
     def _advance(self, now: float) -> None:
-        lead = self.ranks[0].actor
-        composed_ahead = self.committed - self.step
-        if (
-            self._composing is None
-            and not self.final
-            and composed_ahead < 2
-            and self.committed < self._recipe.run.steps
-        ):
+        lead, last_step = self.ranks[0].actor, self._recipe.run.steps
+        if self._composing is None and not self.final and self.committed < min(self.step + 2, last_step):
             self._composing = lead.compose.remote(self.committed + 1)
         if self.final and self._composing is not None:
             lead.stop.remote()
-        if self._running is not None:
-            return
-        if not self._due:
-            self._plan(now)
-        if self._due and self._may_start(self._due[0][0]):
-            name, arguments = self._due.popleft()
-            self._running = (name, [rank.actor.call.remote(name, *arguments) for rank in self.ranks])
-            self._pending[name] = arguments[0]
+        operation = self._next(now) if self._running is None else None
+        if operation is not None:
+            name, arguments = operation
+            self._running = (operation, [rank.actor.call.remote(name, *arguments) for rank in self.ranks])
 
-    def _plan(self, now: float) -> None:
-        """What comes next when no operation is due."""
-        if self.final:
-            if self.published < self.step and self._publishing is None:
-                self._due.append(("publish", (self.step,)))
-            if self.saved < self.step and self._saving is None:
-                self._due.append(("checkpoint", (self.step, self.published)))
-        elif self.step < self.committed:
-            self._due.append(("train", (self.step + 1,)))
+    def _next(self, now: float) -> Operation | None:
+        """What the ranks do next, None to wait.
 
-    def _may_start(self, name: str) -> bool:
-        """One version and one checkpoint in writing at a time: their copies are memory."""
-        return not (name == "publish" and self._publishing) and not (name == "checkpoint" and self._saving)
+        Publishing and cutting come before the next step, which would change what they copy. While an earlier one is
+        still being written they are passed over: training goes on, and the next step makes up for it.
+        """
+        if self._publishing is None and self._publish_due():
+            return "publish", (self.step,)
+        if self._saving is None and self._checkpoint_due(now):
+            return "checkpoint", (self.step, self.published)
+        if self.step < self.committed and not self.final:
+            return "train", (self.step + 1,)
+        return None
+
+    def _publish_due(self) -> bool:
+        behind = self.step - self.published
+        enough = 1 if self._ending or self.published < 0 else self._recipe.pacing.publish_interval_batches
+        return behind >= enough
+
+    def _checkpoint_due(self, now: float) -> bool:
+        settings, behind = self._recipe.training.checkpoint, self.step - self.saved
+        by_time = settings.interval_s is not None and now - self._last_cut_at >= settings.interval_s
+        return behind >= (1 if self._ending or by_time else settings.interval_steps)
+
+    @property
+    def _ending(self) -> bool:
+        return self.final or self.step >= self._recipe.run.steps
 
     def _collect(self, now: float) -> str | None:
         """Take in what has finished; the cause if something failed."""
         if self._running is not None:
-            name, refs = self._running
+            operation, refs = self._running
             results = [outcome(ref) for ref in refs]
             for rank, (_, _, cause) in zip(self.ranks, results, strict=True):
                 if cause:
-                    return f"{rank.name} in {name}: {cause}"
+                    return f"{rank.name} in {operation[0]}: {cause}"
             if all(done for done, _, _ in results):
                 self._running = None
-                self._completed(name, results[0][1], now)
+                self._completed(operation, results[0][1], now)
         for attribute, done in (("_composing", self._composed), ("_publishing", self._wrote), ("_saving", self._cut)):
             ref = getattr(self, attribute)
             if ref is None:
@@ -178,28 +177,18 @@ class Trainer:
                     done(answer)
         return None
 
-    def _completed(self, name: str, answer: Any, now: float) -> None:
-        lead = self.ranks[0].actor
-        timeout_s = self._recipe.experience.retry_s + self._recipe.training.compose_timeout_s
+    def _completed(self, operation: Operation, answer: Any, now: float) -> None:
+        (name, (step, *_)), lead = operation, self.ranks[0].actor
         if name == "train":
-            self.step += 1
-            self._failures = 0
+            self.step = step
+            if step > self._furthest:  # a step trained again after a restart is no progress
+                self._furthest, self._failures = step, 0
             self._on_step(answer)
-            self._after_step(now)
         elif name == "publish":
-            self._publishing = lead.wait.remote("published", self._pending["publish"], timeout_s)
+            self._publishing = lead.wait.remote("published", step, WRITE_TIMEOUT_S)
         elif name == "checkpoint":
             self._last_cut_at = now
-            self._saving = lead.wait.remote("saved", self._pending["checkpoint"], timeout_s)
-
-    def _after_step(self, now: float) -> None:
-        last = self.step >= self._recipe.run.steps
-        checkpoint = self._recipe.training.checkpoint
-        if self.step > self.published and (last or self.step % self._recipe.pacing.publish_interval_batches == 0):
-            self._due.append(("publish", (self.step,)))
-        due_by_time = checkpoint.interval_s is not None and now - self._last_cut_at >= checkpoint.interval_s
-        if last or self.step % checkpoint.interval_steps == 0 or due_by_time:
-            self._due.append(("checkpoint", (self.step, self.published)))
+            self._saving = lead.wait.remote("saved", step, WRITE_TIMEOUT_S)
 
     def _composed(self, answer: Mapping[str, Any]) -> None:
         self.committed = max(self.committed, int(answer["number"]))
