@@ -84,15 +84,22 @@ class ExperienceBuffer(Protocol):
     def restore(self, *, record: BatchRecord) -> None:
         """Bring the counters up to the newest committed batch after a loss of the server (never lowers them)."""
 
+    def present(self) -> set[int]:
+        """Unsettled sequences whose entry really stands in a stream, leased or not; see experience.recovery."""
+
     # -- workers ---------------------------------------------------------------------------------------------------
     def lease(self, stage: Stage, *, worker: str, count: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:
-        """Expired leases of any worker first, then new entries; waits up to wait_s when there is none."""
+        """Expired leases of any worker first, then new entries; waits up to wait_s when there is none.
+
+        Expired: not renewed for lease_s, so all callers must pass the same. A worker name belongs to one life of a worker.
+        """
 
     def renew(self, leases: Iterable[Lease]) -> set[str]:
         """Restart the deadline of those still owned; returns the entry_ids that are no longer ours."""
 
     def begin_alone(self, lease: Lease, *, limit: int) -> bool:
-        """Count a delivery alone. False: the limit was passed and the entry was moved to quarantine."""
+        """Count a delivery alone. False: do not run it; `limit` such deliveries failed and it went to quarantine, or it is
+        no longer ours."""
 
     def advance(self, outputs: Sequence[tuple[Lease, bytes]]) -> list[bool]:
         """Acknowledge and put downstream, atomically per entry; False where the lease was no longer live."""
@@ -108,7 +115,10 @@ class ExperienceBuffer(Protocol):
         """The encoded ScoredGroup of those sequences that have arrived; leaves them in place."""
 
     def settle(self, sequences: Iterable[int], *, outcome: Outcome, reason: str) -> None:
-        """End groups without training them; the next batch records it. Settling twice keeps the first."""
+        """End groups without training them; the next batch records it. Settling twice keeps the first.
+
+        Their entries leave the streams at once, so whoever works on one finds its lease lost.
+        """
 
     def settled(self) -> list[Settlement]:
         """Settled and not yet recorded by a batch, by sequence."""

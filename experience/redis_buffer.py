@@ -1,0 +1,189 @@
+"""The experience buffer on Redis or Valkey: the Protocol of experience.buffer, each method one atomic script."""
+
+import json
+import logging
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+
+from experience.buffer import BufferRefused, Lease, Snapshot, Stage
+from experience.config import ExperienceConfig
+from experience.metrics import LOST_LEASES, QUARANTINED, REDELIVERIES, observe
+from experience.redis_client import Address, RedisClient
+from experience.schema import SCHEMA_VERSION, BatchRecord, Issue, Outcome, Prompt, Settlement
+from experience.wire import encode
+
+log = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 0.5
+"""A waiting lease looks for expired and released entries this often; new ones wake it at once."""
+
+
+class RedisBuffer:
+    """One client of one run's groups in flight; thread-safe. Epoch 0 = this client holds none of that role."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        run_id: str,
+        config: ExperienceConfig,
+        run_epoch: int = 0,
+        trainer_epoch: int = 0,
+    ) -> None:
+        self._client = RedisClient(address, run_id=run_id, retry_s=config.retry_s)
+        self._run_epoch = run_epoch
+        self._trainer_epoch = trainer_epoch
+
+    def __repr__(self) -> str:
+        return f"RedisBuffer({self._client!r}, run_epoch={self._run_epoch}, trainer_epoch={self._trainer_epoch})"
+
+    # -- the orchestrator ------------------------------------------------------------------------------------------
+    def open(self, *, fingerprint: str) -> None:
+        where = f"{self._client.address.url}, {self._client.prefix}"
+        policy = self._client.eviction_policy()
+        if policy != "noeviction":
+            raise BufferRefused(
+                f"{self._client.address.url}: maxmemory-policy = {policy} may evict groups; set it to noeviction"
+            )
+        found, schema = (value.decode() for value in self._client.run("open", fingerprint, SCHEMA_VERSION))
+        if found != fingerprint:
+            raise BufferRefused(
+                f"{where}meta: fingerprint = {found or 'missing, beside other keys'}, this run has {fingerprint}; "
+                "resume with the recipe that the run was started with, or choose another run id"
+            )
+        if schema != str(SCHEMA_VERSION):
+            raise BufferRefused(
+                f"{where}meta: schema = {schema}, this headrace writes {SCHEMA_VERSION}; "
+                "finish the run with the headrace that started it, or choose another run id"
+            )
+
+    def raise_epoch(self, *, role: str, epoch: int) -> None:
+        self._client.run("raise_epoch", role, epoch)
+
+    def issue(self, prompts: Sequence[Prompt], *, cursor: int) -> None:
+        sequences = [prompt.sequence for prompt in prompts]
+        first = sequences[0] if sequences else 0
+        if sequences != list(range(first, first + len(sequences))):
+            raise ValueError(f"sequences {sequences} have gaps")
+        pairs = [part for prompt in prompts for part in (_issue_text(prompt), encode(prompt))]
+        self._client.run("issue", self._run_epoch, cursor, first, *pairs)
+
+    def snapshot(self) -> Snapshot:
+        live, committed, next_sequence, cursor, *depths = self._client.run("snapshot")
+        snapshot = Snapshot(
+            live=live,
+            committed=committed,
+            next_sequence=next_sequence,
+            cursor=cursor,
+            depths=dict(zip(("prompts", "completions", "experience", "quarantine"), depths, strict=True)),
+        )
+        observe(snapshot)
+        return snapshot
+
+    def restore(self, *, record: BatchRecord) -> None:
+        pairs = [part for issue in record.open for part in (issue.sequence, _issue_text(issue))]
+        self._client.run("restore", self._run_epoch, record.number, record.cursor, record.next_sequence, *pairs)
+
+    def present(self) -> set[int]:
+        return {int(sequence) for sequence in self._client.run("present")}
+
+    # -- workers ---------------------------------------------------------------------------------------------------
+    def lease(self, stage: Stage, *, worker: str, count: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:
+        if count < 1:
+            raise ValueError(f"count = {count}: lease at least 1")
+        lease_ms = max(1, round(lease_s * 1000))
+        deadline = time.monotonic() + wait_s
+        while True:
+            last, entries = self._client.run("lease", self._run_epoch, stage, worker, count, lease_ms)
+            remaining_s = deadline - time.monotonic()
+            if entries or remaining_s <= 0:
+                break
+            self._client.wait_for_entry(stage, after=last.decode(), timeout_s=min(remaining_s, _LOOK_AGAIN_S))
+        leases = [
+            Lease(
+                stage=stage,
+                entry_id=entry_id.decode(),
+                sequence=int(sequence),
+                worker=worker,
+                deliveries=deliveries,
+                data=data,
+            )
+            for entry_id, sequence, data, deliveries in entries
+        ]
+        REDELIVERIES.labels(stage).inc(sum(lease.suspect for lease in leases))
+        return leases
+
+    def renew(self, leases: Iterable[Lease]) -> set[str]:
+        held = [part for lease in leases for part in _holding(lease)]
+        return {entry_id.decode() for entry_id in self._client.run("renew", self._run_epoch, *held)}
+
+    def begin_alone(self, lease: Lease, *, limit: int) -> bool:
+        answer = self._client.run("begin_alone", self._run_epoch, limit, *_holding(lease), lease.sequence)
+        if answer == 0:
+            QUARANTINED.labels(lease.stage).inc()
+            log.error("group_quarantined", extra={"sequence": lease.sequence, "stage": lease.stage, "limit": limit})
+        return bool(answer == 1)
+
+    def advance(self, outputs: Sequence[tuple[Lease, bytes]]) -> list[bool]:
+        nonce = secrets.token_hex(8)  # one for all tries of this call: tells its own work from another's
+        parts = [part for lease, data in outputs for part in (*_holding(lease), lease.sequence, data)]
+        moved = [bool(answer) for answer in self._client.run("advance", self._run_epoch, nonce, *parts)]
+        for (lease, _), done in zip(outputs, moved, strict=True):
+            if not done:
+                LOST_LEASES.labels(lease.stage).inc()
+        return moved
+
+    def release(self, lease: Lease, *, reason: str) -> None:
+        self._client.run("release", self._run_epoch, reason, *_holding(lease), lease.sequence)
+
+    # -- the trainer -----------------------------------------------------------------------------------------------
+    def unsettled(self) -> list[Issue]:
+        issued, settled = self._ends()
+        return [issued[sequence] for sequence in sorted(issued.keys() - settled.keys())]
+
+    def take(self, sequences: Iterable[int]) -> dict[int, bytes]:
+        flat = self._client.run("take", *sequences)
+        return {int(sequence): data for sequence, data in zip(flat[::2], flat[1::2], strict=True)}
+
+    def settle(self, sequences: Iterable[int], *, outcome: Outcome, reason: str) -> None:
+        self._client.run("settle", self._trainer_epoch, json.dumps([outcome, reason]), *sequences)
+
+    def settled(self) -> list[Settlement]:
+        issued, settled = self._ends()
+        return [
+            Settlement(
+                sequence=sequence,
+                prompt_id=issued[sequence].prompt_id,
+                attempt=issued[sequence].attempt,
+                outcome=settled[sequence][0],
+                reason=settled[sequence][1],
+            )
+            for sequence in sorted(settled)
+        ]
+
+    def commit(self, record: BatchRecord) -> None:
+        sequences = [settlement.sequence for settlement in record.settled]
+        self._client.run("commit", self._trainer_epoch, record.number, record.cursor, record.next_sequence, *sequences)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _ends(self) -> tuple[dict[int, Issue], dict[int, tuple[Outcome, str]]]:
+        """What is issued and what is settled, both unrecorded, of one moment."""
+        issued, settled = self._client.run("ends")
+        issues = {}
+        for sequence, text in zip(issued[::2], issued[1::2], strict=True):
+            attempt, _, prompt_id = text.decode().partition(":")
+            issues[int(sequence)] = Issue(sequence=int(sequence), prompt_id=prompt_id, attempt=int(attempt))
+        ends = {int(sequence): json.loads(text) for sequence, text in zip(settled[::2], settled[1::2], strict=True)}
+        return issues, {sequence: (outcome, reason) for sequence, (outcome, reason) in ends.items()}
+
+
+def _issue_text(issued: Prompt | Issue) -> str:
+    return f"{issued.attempt}:{issued.prompt_id}"
+
+
+def _holding(lease: Lease) -> tuple[str, str, str, int]:
+    """What makes a lease: scripts/common.lua compares it with what the server holds."""
+    return lease.stage, lease.entry_id, lease.worker, lease.deliveries

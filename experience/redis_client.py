@@ -1,0 +1,136 @@
+"""The connection to Redis or Valkey: address, scripts, bounded retry, and errors in our own words.
+
+Every call is one script and safe to repeat, so a call whose reply was lost is simply made again; the header of each file
+in scripts/ says why.
+"""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from experience.buffer import BufferRefused, BufferUnavailable, Fenced
+from experience.metrics import RETRIES
+
+log = logging.getLogger(__name__)
+
+KEYS = ("meta", "counters", "issued", "settled", "places", "alone", "failures",
+        "prompts", "completions", "experience", "quarantine")  # fmt: skip
+"""In the order that scripts/common.lua unpacks."""
+
+_ANSWER_S = 10.0
+"""A server silent for so long counts as gone: far above one fsync of a busy disk, far below the retry budget."""
+_FIRST_DELAY_S, _LAST_DELAY_S = 0.05, 2.0
+"""Back-off between tries, doubling."""
+_PASSING_TYPES = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
+_PASSING_CODES = ("MISCONF ", "BUSY ", "NOREPLICAS ")
+"""Replies of a server that cannot write now and may soon: memory or disk full, busy, failing over."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Address:
+    """Where a server is, in strings that may cross process borders and appear in logs: the password stays in its file."""
+
+    url: str
+    """unix:///path, redis://host:port/db or rediss://host:port/db."""
+    username: str = ""
+    password_file: str = ""
+    """Its whole content, stripped, is the password; empty = none."""
+
+    def connect(self) -> redis.Redis:
+        """A thread-safe client that makes every call once: whoever calls decides about retries."""
+        return redis.Redis.from_url(
+            self.url,
+            username=self.username or None,
+            password=Path(self.password_file).read_text().strip() if self.password_file else None,
+            socket_connect_timeout=_ANSWER_S,
+            socket_timeout=_ANSWER_S,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+        )
+
+
+class RedisClient:
+    """Runs our scripts on one run's keys `headrace:{run_id}:…`; thread-safe."""
+
+    def __init__(self, address: Address, *, run_id: str, retry_s: float) -> None:
+        if not run_id or any(character in run_id for character in "{} \n"):
+            raise ValueError(
+                f"run_id = {run_id!r}: must be a name without braces and spaces, since keys are built of it"
+            )
+        self.address = address
+        self.prefix = f"headrace:{{{run_id}}}:"
+        self._keys = [self.prefix + name for name in KEYS]
+        self._retry_s = retry_s
+        self._redis = address.connect()
+        folder = resources.files("experience") / "scripts"
+        common = (folder / "common.lua").read_text()
+        self._scripts = {
+            file.name.removesuffix(".lua"): self._redis.register_script(common + file.read_text())
+            for file in folder.iterdir()
+            if file.name.endswith(".lua") and file.name != "common.lua"
+        }
+        self._closed = threading.Event()
+
+    def run(self, script: str, *arguments: str | bytes | int) -> Any:
+        """One script's reply. Fenced, ValueError (the script refused), BufferUnavailable (after the retry budget)."""
+        return self._retry(lambda: self._scripts[script](keys=self._keys, args=arguments))
+
+    def eviction_policy(self) -> str:
+        """The server's maxmemory-policy; from INFO, which restricted users may call where CONFIG is denied."""
+        return str(self._retry(lambda: self._redis.info("memory"))["maxmemory_policy"])
+
+    def wait_for_entry(self, stream: str, *, after: str, timeout_s: float) -> None:
+        """Return once the stream has an entry later than `after`, or after the time-out."""
+        block_ms = max(1, int(timeout_s * 1000))
+        self._retry(lambda: self._redis.xread({self.prefix + stream: after}, count=1, block=block_ms))
+
+    def close(self) -> None:
+        """End waits and connections; idempotent."""
+        self._closed.set()
+        self._redis.close()
+
+    def _retry(self, call: Any) -> Any:
+        """Repeat while the server does not answer, with back-off, until the budget is spent."""
+        first_failure: float | None = None
+        delay = _FIRST_DELAY_S
+        while True:
+            try:
+                return call()
+            except redis.AuthenticationError as error:
+                raise BufferRefused(f"{self.address.url} refuses our password: {error}; check {self.address.password_file or 'the password'}") from error  # fmt: skip
+            except redis.ResponseError as error:
+                if not isinstance(error, _PASSING_TYPES) and not str(error).startswith(_PASSING_CODES):
+                    raise _translated(error) from error
+                failure: Exception = error
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                failure = error
+            now = time.monotonic()
+            first_failure = now if first_failure is None else first_failure
+            if now + delay - first_failure > self._retry_s or self._closed.wait(delay):
+                raise BufferUnavailable(
+                    f"{self.address.url} did not answer for {now - first_failure:.0f} s: {failure}"
+                ) from failure
+            RETRIES.inc()
+            log.warning("buffer_retry", extra={"url": self.address.url, "error": str(failure), "delay_s": delay})
+            delay = min(2 * delay, _LAST_DELAY_S)
+
+    def __repr__(self) -> str:
+        return f"RedisClient({self.address.url}, {self.prefix})"
+
+
+def _translated(error: redis.ResponseError) -> Exception:
+    """What a script's error reply means."""
+    code, _, text = str(error).partition(" ")
+    if code == "FENCED":
+        return Fenced(f"{text}: this process belongs to an older life of the run")
+    if code == "REFUSED":
+        return ValueError(text)
+    return error
