@@ -24,8 +24,8 @@ class ModelFolder:
     vocabulary: int
     """Rows of the embedding."""
     context_tokens: int
-    parameters: int
-    """Tied ones counted once."""
+    stored_parameters: int | None
+    """Elements in its safetensors files, tied ones once; None where it needs no weights."""
     stop_token_ids: tuple[int, ...]
     """Tokens that end a response, by the model's generation settings and its tokenizer; sorted."""
     tokenizer: Any
@@ -55,10 +55,22 @@ def read_model(path: str, *, field: str, random_init: bool = False) -> ModelFold
         kind=str(config.model_type),
         vocabulary=vocabulary,
         context_tokens=int(text.max_position_embeddings),
-        parameters=_count_initial(config) if random_init else _count_stored(folder, field),
+        stored_parameters=None if random_init else _count_stored(folder, field),
         stop_token_ids=_stop_token_ids(folder, config, tokenizer),
         tokenizer=tokenizer,
     )
+
+
+def count_parameters(model: ModelFolder) -> int:
+    """Tied ones once; a model without weights is built for it, but without memory."""
+    if model.stored_parameters is not None:
+        return model.stored_parameters
+    import torch  # seconds to import, as is transformers
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        causal = AutoModelForCausalLM.from_config(_config(model.path, str(model.path)))
+    return sum(parameter.numel() for parameter in causal.parameters())
 
 
 def load_tokenizer(path: str, *, field: str) -> Any:
@@ -127,16 +139,6 @@ def _elements(entry: Mapping[str, Any]) -> int:
     for size in entry["shape"]:
         count *= int(size)
     return count
-
-
-def _count_initial(config: Any) -> int:
-    """Elements of a model that has no weights yet: built without memory."""
-    import torch  # seconds to import, as is transformers
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _stop_token_ids(folder: Path, config: Any, tokenizer: Any) -> tuple[int, ...]:

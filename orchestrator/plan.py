@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Recipe
-from orchestrator.modelfolder import ModelFolder
+from orchestrator.modelfolder import ModelFolder, count_parameters
 from orchestrator.prompts import PromptSource
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
@@ -78,8 +78,9 @@ def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
     generation, training, pacing = recipe.generation, recipe.training, recipe.pacing
     completions = pacing.batch_groups * generation.group_size
     tokens = completions * generation.max_tokens
-    version = model.parameters * DTYPE_BYTES[training.dtype]
-    checkpoint = model.parameters * MASTER_BYTES
+    parameters = count_parameters(model)
+    version = parameters * DTYPE_BYTES[training.dtype]
+    checkpoint = parameters * MASTER_BYTES
     # A batch holds a prompt once for its group; the text of the row is counted like its tokens.
     batch = tokens * TOKEN_BYTES + pacing.batch_groups * source.longest_tokens * 2 * 4
     return Plan(
@@ -88,7 +89,7 @@ def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
         steps=recipe.run.steps,
         model=str(model.path),
         model_kind=model.kind,
-        parameters=model.parameters,
+        parameters=parameters,
         context_tokens=generation.engine.max_model_tokens or model.context_tokens,
         dataset=recipe.data.dataset,
         prompts=len(source),
@@ -112,7 +113,7 @@ def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
         checkpoint_bytes=checkpoint,
         max_batch_bytes=batch,
         max_disk_bytes=_disk_bytes(recipe, version=version, checkpoint=checkpoint, batch=batch),
-        memory_bytes=_memory_bytes(recipe, model),
+        memory_bytes=_memory_bytes(recipe, parameters),
     )
 
 
@@ -130,17 +131,15 @@ def _disk_bytes(recipe: Recipe, *, version: int, checkpoint: int, batch: int) ->
     return versions * version + cuts * checkpoint + batches * batch
 
 
-def _memory_bytes(recipe: Recipe, model: ModelFolder) -> dict[str, int]:
+def _memory_bytes(recipe: Recipe, parameters: int) -> dict[str, int]:
     training, engine = recipe.training, recipe.generation.engine
     weight = DTYPE_BYTES[training.dtype]
     state = {
         "driver": 0.0,
-        "generation": model.parameters * DTYPE_BYTES[engine.dtype] + engine.kv_cache_gib * 1024**3,
-        "scoring": model.parameters * DTYPE_BYTES[recipe.scoring.reference.precision]
-        if recipe.scoring.reference
-        else 0,
+        "generation": parameters * DTYPE_BYTES[engine.dtype] + engine.kv_cache_gib * 1024**3,
+        "scoring": parameters * DTYPE_BYTES[recipe.scoring.reference.precision] if recipe.scoring.reference else 0,
         # Master, moments and a float32 gradient are shared out; the gathered forward weights are not.
-        "trainer": model.parameters * ((MASTER_BYTES + 4) / training.ranks + weight),
+        "trainer": parameters * ((MASTER_BYTES + 4) / training.ranks + weight),
     }
     return {name: int(size + PROCESS_BYTES[name]) for name, size in state.items()}
 

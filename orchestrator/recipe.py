@@ -164,7 +164,7 @@ _TYPES = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
-    "string_type": "text (quote it if it looks like something else)",
+    "string_type": "text",
     "bool_type": "true or false",
     "tuple_type": "a list",
     "dict_type": "a mapping",
@@ -201,5 +201,6 @@ def _explain(field: str, problem: ErrorDetails) -> str:
         word, limit = _BOUNDS[kind]
         return _line(field, value, "out of range", f"set {field} to {word} {context[limit]:g}")
     if kind in _TYPES:
-        return _line(field, value, f"must be {_TYPES[kind]}", f"set {field} to {_TYPES[kind]}")
+        quote = " (in quotes, if YAML reads it as something else)" if kind == "string_type" else ""
+        return _line(field, value, f"must be {_TYPES[kind]}", f"set {field} to {_TYPES[kind]}{quote}")
     return _line(field, value, problem["msg"], f"correct {field}")

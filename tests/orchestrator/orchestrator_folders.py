@@ -56,12 +56,12 @@ def write_rows(path: Path, rows: Sequence[Any]) -> Path:
     return path
 
 
-def sections(model: Path | str = "m", data: Path | str = "d.jsonl", **changes: Any) -> dict[str, Any]:
-    """The least that a recipe must say, with `section__key=value` changes (`section=None` sets a whole section)."""
+def sections(**changes: Any) -> dict[str, Any]:
+    """The least that a recipe must say, with changes: `section__key=value`, or `section=value`."""
     recipe: dict[str, Any] = {
         "run": {"name": "trial", "steps": 4},
-        "model": {"path": str(model)},
-        "data": {"path": str(data)},
+        "model": {"path": "m"},
+        "data": {"path": "d.jsonl"},
         "scoring": {"rewards": [{"name": "length", "function": "score_cluster.functions:length_penalty"}]},
         "generation": {"max_tokens": 8},
     }

@@ -1,0 +1,199 @@
+"""Reading recipes: overrides, paths, YAML's traps, and every kind of mistake on one line."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from orchestrator_folders import sections
+
+from orchestrator import yamlfile
+from orchestrator.recipe import RecipeError, dump, load
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content=None, **changes) -> Path:
+        file = tmp_path / "trial.yaml"
+        file.write_text(content if content is not None else yamlfile.render(sections(**changes)))
+        return file
+
+    return write
+
+
+def problems(file, *overrides):
+    with pytest.raises(RecipeError) as caught:
+        load(file, overrides)
+    assert str(caught.value) == "\n".join(caught.value.lines)
+    assert not any("\n" in line for line in caught.value.lines)
+    return list(caught.value.lines)
+
+
+MISTAKES = [
+    # override, field = value, reason, remedy
+    ("training.optimizer.lr=1e-5", "training.optimizer.lr = 1e-05", "no such key", "training.optimizer.learning_rate"),
+    ("training.batch_groups=3", "training.batch_groups = 3", "no such key", "nearest is pacing.batch_groups"),
+    ("max_staleness=0", "max_staleness = 0", "no such key", "nearest is pacing.max_staleness"),
+    ("trainin.ranks=2", 'trainin = {"ranks": 2}', "no such key", "nearest is training"),
+    ("scoring.rewards.0.wieght=2", "scoring.rewards.0.wieght = 2", "no such key", "scoring.rewards.0.weight"),
+    ("sft.bse=m", "sft.bse = m", "no such key", "sft.base"),
+    ("training.optimizer.learning_rate=-1e-5", "training.optimizer.learning_rate = -1e-05", "out of range", "above 0"),
+    ("training.optimizer.beta1=1", "training.optimizer.beta1 = 1", "out of range", "below 1"),
+    ("run.steps=0", "run.steps = 0", "out of range", "at least 1"),
+    ("generation.engine.memory_share=1.5", "generation.engine.memory_share = 1.5", "out of range", "at most 1"),
+    ("generation.max_tokens=3.5", "generation.max_tokens = 3.5", "whole number", "a whole number"),
+    ("generation.max_tokens=many", "generation.max_tokens = many", "whole number", "a whole number"),
+    ("run.seed=true", "run.seed = true", "whole number", "a whole number"),
+    ("generation.temperature=hot", "generation.temperature = hot", "must be a number", "set generation.temperature to"),
+    ("generation.temperature=.inf", "generation.temperature = Infinity", "not a finite number", "give one"),
+    ("generation.temperature=.nan", "generation.temperature = NaN", "not a finite number", "give one"),
+    ("data.shuffle=1", "data.shuffle = 1", "true or false", "true or false"),
+    ("data.prompt_column=7", "data.prompt_column = 7", "must be text", "in quotes"),
+    ("data.path=null", "data.path = null", "must be text", "set data.path"),
+    ("experience.fsync=never", "experience.fsync = never", "choices", "'always' or 'everysec'"),
+    ("training.kl.where=no", "training.kl.where = false", "choices", "'loss', 'reward' or 'none'"),
+    ("training.checkpoint=5", "training.checkpoint = 5", "section", "keys of its own"),
+    ("training=null", "training = null", "section", "keys of its own"),
+    ("scoring.rewards=[]", "scoring.rewards = []", "at least 1", "add an entry"),
+    ("scoring.rewards=length", "scoring.rewards = length", "a list", "a list"),
+    ("run.name=My Run", "run.name = My Run", "names folders", "lower-case"),
+    (f"run.name={'x' * 64}", f"run.name = {'x' * 64}", "names folders", "at most 63"),
+    ("run.name=../x", "run.name = ../x", "names folders", "lower-case"),
+    ("run.name=", "run.name = null", "must be text", "set run.name"),
+]
+
+
+@pytest.mark.parametrize(("override", "start", "reason", "remedy"), MISTAKES)
+def test_a_wrong_value_is_one_line_with_field_value_and_remedy(write, override, start, reason, remedy):
+    lines = [line for line in problems(write(), override) if "(missing)" not in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(start + ": ")
+    explained, _, advice = lines[0].removeprefix(start + ": ").partition("; ")
+    assert reason in explained
+    assert remedy in advice
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("steps", "steps: not an override; write key.path=value"),
+        ("=3", "=3: not an override; write key.path=value"),
+        ("run..steps=3", "run..steps=3: not an override; write key.path=value"),
+        ("run.steps=[1", "run.steps = [1: not valid YAML"),
+        ("scoring.rewards.1.weight=2", "scoring.rewards.1.weight=2: scoring.rewards has entries 0 to 0 and no 1"),
+        ("scoring.rewards.x=2", "scoring.rewards.x=2: scoring.rewards has entries 0 to 0 and no x"),
+    ],
+)
+def test_a_malformed_override_is_refused(write, override, says):
+    (line,) = problems(write(), override)
+    assert line.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("run:\n  name: x\n steps: 3\n", "trial.yaml:3: not valid YAML"),
+        ("run: {name: x\nmodel: [", ": not valid YAML"),
+        ("run:\n  name: x\n  name: y\n", "trial.yaml:3: not valid YAML: the key name stands here twice"),
+        ("run: {name: x}\n2: 3\n", "trial.yaml:2: not valid YAML: the key 2 is not text"),
+        ("run: !!python/object/apply:os.system [ls]\n", "trial.yaml:1: not valid YAML"),
+        ("", "trial.yaml: holds no sections"),
+        ("- run\n", "trial.yaml: holds no sections"),
+    ],
+)
+def test_a_file_that_is_no_recipe_names_file_and_line(write, content, says):
+    (line,) = problems(write(content))
+    assert says in line
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    assert "cannot be read (No such file or directory)" in problems(tmp_path / "none.yaml")[0]
+    assert "cannot be read (Is a directory)" in problems(tmp_path)[0]
+    (tmp_path / "latin.yaml").write_bytes(b"run: \xe9")
+    assert "not UTF-8" in problems(tmp_path / "latin.yaml")[0]
+
+
+def test_all_problems_come_at_once_sections_and_rules_alike(write):
+    file = write(run={"name": "x"}, model={"pth": "m"}, pacing={"max_staleness": 0, "publish_interval_batches": 2})
+    lines = problems(file, "generation.top_p=0.9", "training.mini_batches=0", "nonsense")
+    assert [line.split(" = ")[0].split(":")[0] for line in lines] == [
+        "nonsense",
+        "run.steps",
+        "model.path",
+        "model.pth",
+        "training.mini_batches",
+        "pacing.publish_interval_batches",  # the rules whose sections are valid
+        "generation.top_p",
+    ]
+
+
+def test_overrides_are_yaml_and_reach_lists_and_null_sections(write):
+    file = write(scoring__reference=None, training__kl={"where": "none"})
+    recipe = load(
+        file,
+        [
+            "scoring.rewards.0.weight=2",
+            "scoring.rewards.0.arguments={start: 3}",
+            "scoring.reference.precision=float32",
+            "training.optimizer.learning_rate=3e-4",
+            "run.name=a-b",
+            "generation.engine.max_model_tokens=null",
+        ],
+    )
+    assert recipe.scoring.rewards[0].weight == 2.0
+    assert recipe.scoring.rewards[0].arguments == {"start": 3}
+    assert recipe.scoring.reference is not None
+    assert recipe.scoring.reference.precision == "float32"
+    assert recipe.training.optimizer.learning_rate == 3e-4
+    assert recipe.run.name == "a-b"
+
+
+def test_a_path_is_relative_to_where_it_is_written(write, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    file = write(model__path="m", data__path="../d.jsonl", sft={"base": "b", "path": "/abs/s.jsonl"})
+    recipe = load(file, ["model.path=mine", "store.url=s3://bucket/x", "scoring.reference.path=~/ref"])
+    assert recipe.model.path == str(here / "mine")
+    assert recipe.data.path == str(tmp_path.parent / "d.jsonl")
+    assert recipe.sft is not None
+    assert (recipe.sft.base, recipe.sft.path) == (str(tmp_path / "b"), "/abs/s.jsonl")
+    assert recipe.store.url == "s3://bucket/x"
+    assert recipe.scoring.reference is not None
+    assert recipe.scoring.reference.path == str(Path.home() / "ref")
+    assert recipe.run.root == str(here / "runs")  # the default
+    assert load(write(run__root="r")).run.root == str(tmp_path / "r")
+
+
+def test_dump_is_read_back_whole(write, tmp_path):
+    recipe = load(
+        write(scoring__rewards=[{"name": "1e-5", "function": "a:b", "arguments": {"on": ["no", "2020-01-01"]}}])
+    )
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump(recipe))
+    assert load(copy) == recipe
+    assert dump(load(copy)) == dump(recipe)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=8,
+    )
+    | st.from_regex(r"[-+]?[0-9.]+[eE][-+]?[0-9]+", fullmatch=True)
+)
+def test_yaml_round_trip(value):
+    assert yamlfile.parse(yamlfile.render(value)) == value
+
+
+def test_yaml_numbers_and_dates():
+    assert yamlfile.parse("[1e-5, 1E3, -2e+4, 1.5, 1_000, 2020-01-01, '1e-5']") == [
+        1e-5,
+        1e3,
+        -2e4,
+        1.5,
+        1000,
+        "2020-01-01",
+        "1e-5",
+    ]
