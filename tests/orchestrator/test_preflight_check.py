@@ -1,0 +1,313 @@
+"""What preflight refuses, on real folders; nothing of it may touch the disk."""
+
+import json
+import shutil
+import struct
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from orchestrator_folders import sections, write_model, write_rows
+
+from orchestrator import preflight
+from orchestrator.config import Recipe
+from orchestrator.modelfolder import count_parameters, read_model
+from orchestrator.recipe import RecipeError
+
+PARAMETERS = 31 * 8 + 8 * 8 + 2 * (4 * 8) + 8 * 8 + 3 * (8 * 16) + 3 * 8
+"""Tied embedding; query, key and value of one head, output; gate, up, down; three norms."""
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Model folders that no test changes."""
+    root = tmp_path_factory.mktemp("folders")
+    write_model(root / "policy")
+    write_model(root / "untied", tied=False)
+    write_model(root / "empty", weights=False)
+    write_model(root / "wide", vocabulary=40)
+    write_model(root / "shuffled", letters="zyxwvutsrqponmlkjihgfedcba .")
+    write_model(root / "short", context=32)
+    write_model(root / "narrow", vocabulary=20)
+    write_rows(root / "words.jsonl", [{"prompt": "abc", "completion": "cba"}, {"prompt": "hello", "completion": "x"}])
+    return root
+
+
+@pytest.fixture
+def recipe(made, tmp_path):
+    def recipe(model: Path | str = made / "policy", **changes) -> Recipe:
+        standard = {
+            "model__path": str(model),
+            "data__path": str(made / "words.jsonl"),
+            "run__root": str(tmp_path / "runs"),
+        }
+        return Recipe.model_validate(sections(**{**standard, **changes}))
+
+    return recipe
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    def copy(name="policy") -> Path:
+        return Path(shutil.copytree(made / name, tmp_path / "copy"))
+
+    return copy
+
+
+def lines_of(recipe, check=preflight.check):
+    with pytest.raises(RecipeError) as caught:
+        check(recipe)
+    assert not any("\n" in line for line in caught.value.lines)
+    return list(caught.value.lines)
+
+
+def assert_line(line, start, reason, remedy):
+    assert line.startswith(start + ": ")
+    explained, _, advice = line.removeprefix(start + ": ").partition("; ")
+    assert reason in explained
+    assert remedy in advice
+
+
+def test_a_good_recipe_gives_what_issues_its_prompts_and_leaves_no_trace(recipe, tmp_path):
+    issuer = preflight.check(recipe())
+    prompt = issuer.next(0, sequence=0, min_version=0)
+    assert prompt.prompt_id.startswith("words:0:")
+    assert prompt.sampling.stop_token_ids == (1,)
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- the model folder
+
+
+def test_a_folder_that_is_not_there(recipe, tmp_path):
+    gone = tmp_path / "gone"
+    (line,) = lines_of(recipe(gone))
+    assert_line(line, f"model.path = {gone}", "no such folder", "Hugging Face")
+    (line,) = lines_of(recipe(gone, sft={"base": "b", "path": "s.jsonl"}))
+    assert_line(line, f"model.path = {gone}", "no such folder yet", "`headrace sft`")
+
+
+@pytest.mark.parametrize(
+    ("names", "reason", "remedy"),
+    [
+        (["config.json"], "holds no config.json", "Hugging Face"),
+        (["model.safetensors"], "holds no model.safetensors", "model.random_init=true"),
+        (["tokenizer.json", "tokenizer_config.json"], "tokenizer cannot be read", "tokenizer files"),
+    ],
+)
+def test_a_folder_that_lacks_a_file(recipe, copy, names, reason, remedy):
+    folder = copy()
+    for name in names:
+        (folder / name).unlink()
+    (line,) = lines_of(recipe(folder))
+    assert_line(line, f"model.path = {folder}", reason, remedy)
+
+
+def test_pickled_weights_are_not_read(recipe, copy):
+    folder = copy("empty")
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    assert "pickles" in lines_of(recipe(folder))[0]
+
+
+def test_a_config_that_is_damaged_or_of_an_unknown_kind(recipe, copy):
+    folder = copy()
+    for content in ("{", json.dumps({"model_type": "no such kind"})):
+        (folder / "config.json").write_text(content)
+        (line,) = lines_of(recipe(folder))
+        assert_line(line, f"model.path = {folder}", "its config.json cannot be read", "repair it")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data: data[:-1], "bytes where its header says"),
+        (lambda data: data[:5], "no safetensors file"),
+        (lambda data: struct.pack("<Q", 2**60) + data[8:], "no safetensors file"),
+        (lambda data: data[:8] + b"x" + data[9:], "model.safetensors cannot be read"),
+    ],
+)
+def test_damaged_weights(recipe, copy, damage, reason):
+    folder = copy()
+    file = folder / "model.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    (line,) = lines_of(recipe(folder))
+    assert_line(line, f"model.path = {folder}", reason, "copy it again")
+
+
+def test_a_shard_that_is_missing(recipe, copy):
+    folder = copy()
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"x": "a.safetensors"}}))
+    assert count_parameters(read_model(str(folder), field="model.path")) == PARAMETERS
+    index.write_text(json.dumps({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}))
+    assert "b.safetensors cannot be read" in lines_of(recipe(folder))[0]
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model(recipe, made):
+    (line,) = lines_of(recipe(made / "narrow"))
+    assert_line(line, f"model.path = {made / 'narrow'}", "31 tokens and its model only 20", "same place")
+
+
+def test_parameters_are_counted_from_headers_or_from_a_model_without_memory(made):
+    def count(name, **options):
+        return count_parameters(read_model(str(made / name), field="model.path", **options))
+
+    assert count("policy") == PARAMETERS
+    assert count("untied") == PARAMETERS + 31 * 8
+    assert count("empty", random_init=True) == PARAMETERS
+
+
+def test_stop_tokens_come_from_the_generation_settings_too(copy):
+    folder = copy()
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 4]}))
+    assert read_model(str(folder), field="model.path").stop_token_ids == (1, 4, 7)
+
+
+# -- the reference
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "remedy"),
+    [
+        ("wide", "its vocabulary has 40 tokens", "same model family"),
+        ("shuffled", "numbers tokens otherwise", "same model family"),
+        ("short", "its context has 32 tokens", "generation.engine.max_model_tokens=32"),
+    ],
+)
+def test_a_reference_that_does_not_fit(recipe, made, name, reason, remedy):
+    (line,) = lines_of(recipe(scoring__reference={"path": str(made / name)}))
+    assert_line(line, f"scoring.reference.path = {made / name}", reason, remedy)
+
+
+def test_a_reference_without_weights_and_one_that_fits(recipe, made):
+    (line,) = lines_of(recipe(scoring__reference={"path": str(made / "empty")}))
+    assert "holds no model.safetensors" in line
+    assert "random_init" not in line
+    preflight.check(recipe(scoring__reference={"path": str(made / "untied")}))
+    preflight.check(
+        recipe(scoring__reference={"path": str(made / "short")}, generation__engine={"max_model_tokens": 32})
+    )
+
+
+# -- prompts, context, rewards
+
+
+def test_bad_prompts_are_found_with_and_without_a_model(recipe, tmp_path):
+    bad = write_rows(tmp_path / "bad.jsonl", [{"prompt": "a"}, "x"])
+    for model in ({}, {"model": tmp_path / "gone"}):
+        assert any("line 2 is not JSON" in line for line in lines_of(recipe(data__path=str(bad), **model)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "start", "reason", "remedy"),
+    [
+        (
+            {"generation__engine": {"max_model_tokens": 65}},
+            "generation.engine.max_model_tokens = 65",
+            "has 64 tokens",
+            "max_model_tokens=64",
+        ),
+        ({"generation__max_tokens": 64}, "generation.max_tokens = 64", "no room for a prompt", "generation.max_tokens"),
+    ],
+)
+def test_a_context_that_is_too_small(recipe, changes, start, reason, remedy):
+    (line,) = lines_of(recipe(**changes))
+    assert_line(line, start, reason, remedy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "room"),
+    [({"generation__max_tokens": 59}, 5), ({"data__max_prompt_tokens": 5}, 5)],
+)
+def test_a_prompt_longer_than_the_room_for_it(recipe, made, changes, room):
+    (line,) = lines_of(recipe(**changes))  # <bos> h e l l o: six tokens
+    assert_line(line, f"data.path = {made / 'words.jsonl'}", f"prompt of 6 tokens, and {room} fit", "shorten it")
+
+
+def test_a_prompt_that_just_fits(recipe):
+    preflight.check(recipe(generation__max_tokens=58))
+
+
+@pytest.mark.parametrize("function", ["no.such.module:f", "score_cluster.functions:no_such", "nonsense"])
+def test_a_reward_function_that_cannot_be_found(recipe, function):
+    (line,) = lines_of(recipe(scoring__rewards=[{"name": "r", "function": function}]))
+    assert line.startswith(f"scoring.rewards.0.function = {function}: ")
+
+
+def test_a_buffer_that_processes_cannot_share(recipe):
+    (line,) = lines_of(recipe(experience__url="memory"))
+    assert_line(line, "experience.url = memory", "cannot share", "experience.url=embedded")
+
+
+def test_all_problems_come_at_once(recipe, tmp_path):
+    lines = lines_of(
+        recipe(
+            model=tmp_path / "gone",
+            data__path=str(tmp_path / "no.jsonl"),
+            scoring__rewards=[{"name": "r", "function": "nonsense"}],
+        )
+    )
+    assert [line.split(" = ")[0] for line in lines] == ["scoring.rewards.0.function", "model.path", "data.path"]
+
+
+# -- disk, plan, fine-tuning
+
+
+def test_a_disk_that_is_too_small_refuses_and_a_tight_one_warns(recipe, tmp_path, monkeypatch):
+    need = preflight.plan(recipe()).max_disk_bytes
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, need - 1))
+    (line,) = lines_of(recipe())
+    assert_line(line, f"run.root = {tmp_path / 'runs'}", "are free", "training.checkpoint.keep")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, need))
+    assert any("are free" in line for line in preflight.plan(recipe()).warnings)
+    # What an earlier life of the run wrote is room that it has already.
+    (tmp_path / "runs" / "trial").mkdir(parents=True)
+    (tmp_path / "runs" / "trial" / "old").write_bytes(bytes(need))
+    assert preflight.plan(recipe()).warnings == ()
+
+
+def test_warnings_name_what_may_surprise(recipe, copy):
+    folder = copy()
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    config = json.loads((folder / "config.json").read_text()) | {"eos_token_id": None}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").unlink()
+    plan = preflight.plan(recipe(folder, training__micro_batch_tokens=13))
+    assert [line.split(" = ")[0] for line in plan.warnings] == ["model.path", "training.micro_batch_tokens"]
+
+
+def test_the_plan_adds_up(recipe):
+    plan = preflight.plan(
+        recipe(
+            run__steps=3,
+            pacing={"batch_groups": 4, "max_staleness": 1},
+            generation={"max_tokens": 8, "group_size": 2, "workers": 2},
+            training={"epochs": 2, "mini_batches": 2, "ranks": 2, "dtype": "float32"},
+        )
+    )
+    assert (plan.parameters, plan.prompts, plan.longest_prompt_tokens) == (PARAMETERS, 2, 6)
+    assert (plan.groups_per_step, plan.completions_per_step, plan.updates_per_step) == (4, 8, 4)
+    assert (plan.max_response_tokens_per_step, plan.max_response_tokens) == (64, 192)
+    assert (plan.groups_in_flight, plan.passes) == (8, 6.0)
+    assert plan.processes == {"driver": 1, "experience server": 1, "generation": 2, "scoring": 1, "trainer": 2}
+    assert (plan.version_bytes, plan.checkpoint_bytes) == (PARAMETERS * 4, PARAMETERS * 12)
+    assert json.loads(json.dumps(plan.as_dict()))["run"] == "trial"
+    assert len(plan.lines()) == 8
+    assert not any("\n" in line for line in plan.lines())
+
+
+def test_fine_tuning_is_checked_likewise(recipe, made, tmp_path):
+    rows = str(made / "words.jsonl")
+    out = tmp_path / "out"
+    preflight.check_sft(recipe(out, sft={"base": str(made / "empty"), "random_init": True, "path": rows}))
+    assert_line(lines_of(recipe(), preflight.check_sft)[0], "sft = null", "no fine-tuning", "add an sft section")
+    lines = lines_of(
+        recipe(made / "policy", sft={"base": str(made / "empty"), "path": rows, "completion_column": "answer"}),
+        preflight.check_sft,
+    )
+    assert_line(lines[0], f"sft.base = {made / 'empty'}", "holds no model.safetensors", "sft.random_init=true")
+    assert_line(lines[1], "sft.completion_column = answer", "no such column", "sft.completion_column=")
+    assert_line(lines[-1], f"model.path = {made / 'policy'}", "exists", "remove it")
