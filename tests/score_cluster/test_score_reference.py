@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
@@ -150,6 +150,7 @@ def test_impossible_responses_are_refused(folder: str) -> None:
         ask([1], [1], temperature=0.0)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(lengths=st.lists(st.integers(1, 50), max_size=40), limit=st.integers(1, 120))
 def test_micro_batches_take_every_sequence_once_and_keep_the_limit(lengths: list[int], limit: int) -> None:
     batches = micro_batches(lengths, limit=limit)

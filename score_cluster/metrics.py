@@ -1,0 +1,51 @@
+"""What a scorer tells Prometheus."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+GROUPS = Counter("headrace_score_groups_total", "Groups scored and handed on.")
+SAMPLES = Counter("headrace_score_samples_total", "Completions of these groups.")
+TOKENS = Counter("headrace_score_tokens_total", "Response tokens of these groups.")
+LATE = Counter("headrace_score_late_groups_total", "Groups scored after their lease had gone to another worker.")
+FAILURES = Counter("headrace_score_failures_total", "Groups given back, by what failed.", ["component"])
+
+REWARD = Histogram(
+    "headrace_score_reward",
+    "Raw reward of a completion, by component.",
+    ["component"],
+    buckets=(
+        -10,
+        -5,
+        -2,
+        -1,
+        -0.5,
+        -0.2,
+        -0.1,
+        -0.05,
+        0,
+        0.05,
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.6,
+        0.7,
+        0.8,
+        0.9,
+        1,
+        2,
+        5,
+        10,
+    ),
+)
+REWARD_MEAN = Gauge(
+    "headrace_score_reward_mean",
+    "Raw reward by component, mean over the last pass (a histogram of negative values has no sum).",
+    ["component"],
+)
+PASS_SECONDS = Histogram("headrace_score_pass_seconds", "Decoding, rewards and reference of one pass.")
+REFERENCE_SECONDS = Histogram("headrace_score_reference_seconds", "The reference's part of one pass.")
+KL_NOISE_FLOOR = Gauge(
+    "headrace_score_kl_noise_floor_nats",
+    "KL per response between version 0 of the policy and the reference: what INT8 alone makes of equal weights.",
+)

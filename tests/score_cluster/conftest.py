@@ -1,0 +1,112 @@
+"""A tiny policy folder, a module of reward functions, and groups of completions waiting to be scored."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from experience import wire
+from experience.memory import MemoryBuffer, MemoryServer
+from experience.schema import Completion, CompletionGroup, Production, Prompt, Sampling, VersionSpan
+from recipes.reverse import write_model
+
+FUNCTIONS = '''
+"""Rewards that fail on demand: the row of the prompt says how."""
+import math
+from typing import Any
+
+CALLS: list[str] = []
+
+def fragile(*, prompt: str, completion: str, metadata: dict[str, Any]) -> float:
+    CALLS.append(prompt)
+    if metadata.get("fails") == "raises":
+        raise RuntimeError("the judge is out")
+    return math.nan if metadata.get("fails") == "nan" else float(len(completion))
+'''
+
+
+@pytest.fixture(scope="session")
+def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("policy")
+    write_model(folder)
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig.from_pretrained(folder)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`module:function` of a reward that fails where the row has `fails`."""
+    name = f"fragile_rewards_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(FUNCTIONS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return f"{name}:fragile"
+
+
+@pytest.fixture
+def server() -> MemoryServer:
+    server = MemoryServer()
+    MemoryBuffer(server, run_epoch=1).raise_epoch(role="run", epoch=1)
+    return server
+
+
+@pytest.fixture
+def buffer(server: MemoryServer) -> MemoryBuffer:
+    return MemoryBuffer(server, run_epoch=1)
+
+
+@pytest.fixture
+def complete(buffer: MemoryBuffer, policy_folder: str) -> Callable[..., None]:
+    """complete(rows, answers): issue a prompt a row and have each answered with these texts, in order."""
+    tokenizer = AutoTokenizer.from_pretrained(policy_folder)
+
+    def encode(text: str) -> Any:
+        return np.asarray(tokenizer(text)["input_ids"], dtype=np.int32)
+
+    def answer(index: int, text: str) -> Completion:
+        tokens = np.append(encode(text), np.int32(tokenizer.eos_token_id))
+        return Completion(
+            index=index,
+            tokens=tokens,
+            sampled=np.ones(len(tokens), dtype=np.bool_),
+            behaviour_logprobs=np.full(len(tokens), -3.0, dtype=np.float32),
+            spans=(VersionSpan(lineage=0, epoch=1, number=0, start=0, end=len(tokens)),),
+            channels={},
+            finish_reason="stop",
+            seed=index,
+        )
+
+    def complete(rows: Sequence[dict[str, Any]], answers: Sequence[str]) -> None:
+        buffer.issue(
+            [_prompt(sequence, row, encode("abc>"), len(answers)) for sequence, row in enumerate(rows)], cursor=0
+        )
+        leases = buffer.lease("prompts", worker="generation", count=len(rows), lease_s=60)
+        for lease in leases:
+            group = CompletionGroup(
+                prompt=wire.decode(lease.data, Prompt),
+                completions=tuple(answer(index, text) for index, text in enumerate(answers)),
+                production=Production(worker="generation", waited_s=0.0, worked_s=0.0),
+            )
+            buffer.advance([(lease, wire.encode(group))])
+
+    return complete
+
+
+def _prompt(sequence: int, row: dict[str, Any], tokens: Any, group_size: int) -> Prompt:
+    return Prompt(
+        run_id="r",
+        lineage=0,
+        sequence=sequence,
+        prompt_id=f"words:0:{sequence}",
+        attempt=0,
+        tokens=tokens,
+        metadata={"prompt": "abc>", **row},
+        group_size=group_size,
+        sampling=Sampling(temperature=0.7, max_tokens=8, stop_token_ids=(2,), seed=0),
+        min_version=0,
+        deadline_s=60.0,
+    )

@@ -1,0 +1,217 @@
+"""The scoring worker on a real buffer: what it hands on, and that a failing group harms no other."""
+
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experience import wire
+from experience.buffer import Fenced
+from experience.memory import MemoryBuffer, MemoryServer
+from experience.schema import CompletionGroup, ScoredGroup
+from score_cluster import metrics
+from score_cluster.config import ReferenceConfig, RewardConfig, ScoringConfig
+from score_cluster.reference import HfReference, Response
+from score_cluster.rewards import RewardFailed
+from score_cluster.scoring import kl_of_version_zero
+from score_cluster.worker import ScoringWorker
+
+Complete = Callable[..., None]
+
+
+def worker(buffer: MemoryBuffer, policy_folder: str, *rewards: RewardConfig, **options: Any) -> ScoringWorker:
+    reference = options.pop("reference", None)
+    reached = options.pop("reached", lambda point, step: None)
+    config = ScoringConfig(rewards=rewards, reference=reference, poll_interval_s=0.01, **options)
+    scorer = ScoringWorker(
+        config, name="score-0", model_path=policy_folder, buffer=buffer, lease_s=30.0, alone_limit=2, reached=reached
+    )
+    scorer.setup()
+    return scorer
+
+
+def exact(weight: float = 2.0) -> RewardConfig:
+    return RewardConfig(name="right", function="score_cluster.functions:exact_match", weight=weight)
+
+
+def component(function: str) -> RewardConfig:
+    return RewardConfig(name="fragile", function=function)
+
+
+def arrived(buffer: MemoryBuffer, count: int = 20) -> dict[int, ScoredGroup]:
+    return {sequence: wire.decode(data, ScoredGroup) for sequence, data in buffer.take(range(count)).items()}
+
+
+def exhaust(scorer: ScoringWorker) -> None:
+    for _ in range(50):
+        if not scorer.step():
+            return
+    raise AssertionError("the worker never runs out of work")
+
+
+def test_groups_arrive_with_raw_components_totals_and_hashes(
+    buffer: MemoryBuffer, policy_folder: str, complete: Complete
+) -> None:
+    complete([{"answer": "cba"}, {"answer": "xyz"}], ["cba", "abc", "xyz"])
+    near = RewardConfig(name="near", function="score_cluster.functions:character_accuracy", weight=0.5)
+    scorer = worker(buffer, policy_folder, exact(), near)
+    assert scorer.step()
+    groups = arrived(buffer)
+    assert sorted(groups) == [0, 1]
+    # answer cba: "cba" is right; "abc" has its middle letter right; "xyz" none. The end token is no part of the text.
+    assert [score.components for score in groups[0].scores] == [
+        {"right": 1.0, "near": 1.0},
+        {"right": 0.0, "near": pytest.approx(1 / 3)},
+        {"right": 0.0, "near": 0.0},
+    ]
+    assert [score.total for score in groups[0].scores] == pytest.approx([2 + 0.5, 0.5 / 3, 0.0])
+    assert [score.components["right"] for score in groups[1].scores] == [0.0, 0.0, 1.0]
+    assert groups[0].component_hashes == {reward.name: reward.hash for reward in scorer._rewards}
+    assert all(len(value) == hashlib.sha256().digest_size * 2 for value in groups[0].component_hashes.values())
+    assert groups[0].production.worker == "score-0"
+    assert not scorer.step()
+    assert scorer.status() == {"groups": 2, "failures": 0, "last_failure": ""}
+
+
+def test_reference_logprobs_stand_with_their_own_completion(
+    buffer: MemoryBuffer, policy_folder: str, complete: Complete
+) -> None:
+    complete([{"answer": "cba"}, {"answer": "b"}], ["cba", "a", "zzzzzz"])
+    worker(buffer, policy_folder, exact(), reference=ReferenceConfig(precision="float32")).step()
+    alone = HfReference(ReferenceConfig(precision="float32"), model_path=policy_folder, threads=1)
+    for record in arrived(buffer).values():
+        for completion, score in zip(record.group.completions, record.scores, strict=True):
+            response = Response(prompt=record.group.prompt.tokens, tokens=completion.tokens, temperature=0.7)
+            np.testing.assert_allclose(score.reference_logprobs["reference"], alone.logprobs([response])[0], atol=1e-5)
+
+
+def test_without_a_reference_there_are_no_reference_logprobs(
+    buffer: MemoryBuffer, policy_folder: str, complete: Complete
+) -> None:
+    complete([{"answer": "cba"}], ["cba"])
+    worker(buffer, policy_folder, exact()).step()
+    assert arrived(buffer)[0].scores[0].reference_logprobs == {}
+
+
+@pytest.mark.parametrize(("failure", "said"), [("raises", "RuntimeError: the judge is out"), ("nan", "returned nan")])
+def test_a_failing_group_is_quarantined_and_all_others_arrive(
+    buffer: MemoryBuffer, policy_folder: str, complete: Complete, fragile: str, failure: str, said: str
+) -> None:
+    rows: list[dict[str, Any]] = [{}] * 16
+    rows[5] = {"fails": failure}
+    complete(rows, ["a", "ab"])
+    before = metrics.FAILURES.labels("fragile")._value.get()
+    scorer = worker(buffer, policy_folder, component(fragile))
+    assert scorer.step()
+    groups = arrived(buffer)
+    assert list(groups) == [sequence for sequence in range(16) if sequence != 5]
+    assert [score.total for score in groups[15].scores] == [1.0, 2.0]
+    exhaust(scorer)
+    (settlement,) = buffer.settled()
+    assert (settlement.sequence, settlement.outcome) == (5, "quarantined")
+    assert said in settlement.reason
+    assert "reward 'fragile' failed on group 5" in settlement.reason
+    assert 5 not in arrived(buffer)
+    # once among the others, then twice alone
+    assert scorer.status()["failures"] == 3
+    assert metrics.FAILURES.labels("fragile")._value.get() - before == 3
+    assert said in scorer.status()["last_failure"]
+
+
+def test_suspects_wait_until_the_others_are_handed_on(
+    buffer: MemoryBuffer, policy_folder: str, complete: Complete
+) -> None:
+    complete([{"answer": "a"}] * 4, ["a"])
+    first = buffer.lease("completions", worker="dead", count=2, lease_s=30)
+    for lease in first:
+        buffer.release(lease, reason="its worker died")
+    order: list[tuple[int, int]] = []
+
+    def reached(point: str, sequence: int) -> None:
+        assert point == "score.group"
+        order.append((sequence, len(arrived(buffer))))
+
+    worker(buffer, policy_folder, exact(), reached=reached).step()
+    # 2 and 3 together, before either is handed on; then the suspects, one by one
+    assert order == [(2, 0), (3, 0), (0, 2), (1, 3)]
+
+
+def test_a_token_that_the_reference_does_not_know_fails_its_group_only(
+    buffer: MemoryBuffer, policy_folder: str, complete: Complete
+) -> None:
+    complete([{"answer": "a"}] * 3, ["a"])
+    entry = next(iter(buffer._server.streams["completions"].values()))
+    group = wire.decode(entry.data, CompletionGroup)
+    unknown = replace(group.completions[0], tokens=np.array([400, 2], dtype=np.int32))
+    entry.data = wire.encode(replace(group, completions=(unknown,)))
+    exhaust(worker(buffer, policy_folder, exact(), reference=ReferenceConfig(precision="int8")))
+    assert sorted(arrived(buffer)) == [1, 2]
+    assert "token 400 is outside the reference's vocabulary" in buffer.settled()[0].reason
+
+
+def test_a_record_that_cannot_be_read_is_quarantined(
+    buffer: MemoryBuffer, policy_folder: str, complete: Complete
+) -> None:
+    complete([{"answer": "a"}] * 3, ["a"])
+    entries = buffer._server.streams["completions"]
+    next(iter(entries.values())).data = b"no record"
+    exhaust(worker(buffer, policy_folder, exact()))
+    assert sorted(arrived(buffer)) == [1, 2]
+    assert "group 0 cannot be read" in buffer.settled()[0].reason
+
+
+def test_a_zombie_ends_without_writing(
+    buffer: MemoryBuffer, server: MemoryServer, policy_folder: str, complete: Complete
+) -> None:
+    complete([{"answer": "a"}], ["a"])
+    scorer = worker(buffer, policy_folder, exact(), reached=lambda point, step: buffer.raise_epoch(role="run", epoch=2))
+    with pytest.raises(Fenced):
+        scorer.step()
+    assert arrived(MemoryBuffer(server, run_epoch=2)) == {}
+
+
+def test_run_scores_until_it_is_stopped(buffer: MemoryBuffer, policy_folder: str, complete: Complete) -> None:
+    complete([{"answer": "a"}] * 8, ["a"])
+    stop = threading.Event()
+    scorer = worker(
+        buffer,
+        policy_folder,
+        exact(),
+        groups_per_pass=3,
+        reached=lambda _, sequence: stop.set() if sequence == 7 else None,
+    )
+    thread = threading.Thread(target=scorer.run, args=(stop,))
+    thread.start()
+    thread.join(timeout=20)
+    assert not thread.is_alive()
+    assert len(arrived(buffer)) == 8
+
+
+def test_setup_refuses_what_the_recipe_gets_wrong(buffer: MemoryBuffer, policy_folder: str) -> None:
+    with pytest.raises(ValueError, match="it takes field"):
+        worker(buffer, policy_folder, RewardConfig(name="x", function=exact().function, arguments={"feld": "y"}))
+    with pytest.raises(ValueError, match="is no model folder"):
+        worker(buffer, policy_folder, exact(), reference=ReferenceConfig(path="/nowhere"))
+
+
+def test_the_noise_floor_is_the_k3_sum_over_version_zero(
+    buffer: MemoryBuffer, policy_folder: str, complete: Complete
+) -> None:
+    complete([{"answer": "a"}], ["a", "b"])
+    worker(buffer, policy_folder, exact(), reference=ReferenceConfig(precision="float32")).step()
+    record = arrived(buffer)[0]
+    sums = []
+    for score in record.scores:  # behaviour log-probs are -3 throughout
+        difference = score.reference_logprobs["reference"].astype(float) + 3.0
+        sums.append((np.exp(difference) - 1 - difference).sum())
+    assert kl_of_version_zero([record]) == pytest.approx(np.mean(sums), rel=1e-6)
+    assert metrics.KL_NOISE_FLOOR._value.get() == pytest.approx(np.mean(sums), rel=1e-6)
+
+
+def test_a_failure_names_component_and_sequence() -> None:
+    error = RewardFailed(component="right", sequence=3, problem="it broke")
+    assert str(error) == "reward 'right' failed on group 3: it broke"
