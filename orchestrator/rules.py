@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from experience.config import ExperienceConfig, PacingConfig
 from gen_cluster.config import GenerationConfig
 from score_cluster.config import ScoringConfig
-from train_cluster.config import TrainingConfig
+from train_cluster.config import SftConfig, TrainingConfig
 
 if TYPE_CHECKING:
     from orchestrator.config import DataConfig, ModelConfig, SuperviseConfig
@@ -102,6 +102,14 @@ def _reference_has_weights(model: "ModelConfig", scoring: ScoringConfig) -> Iter
         )
 
 
+def _fine_tuned_weights_are_used(model: "ModelConfig", sft: SftConfig | None) -> Iterator[str]:
+    if model.random_init and sft is not None:
+        yield (
+            "model.random_init = True: fine-tuning leaves its weights in model.path, and fresh ones would replace them; "
+            "set model.random_init=false (sft.random_init is the one for the base)"
+        )
+
+
 def _mini_batches_are_equal(pacing: PacingConfig, training: TrainingConfig) -> Iterator[str]:
     groups, parts = pacing.batch_groups, training.mini_batches
     if groups % parts:
@@ -157,6 +165,7 @@ RULES: tuple[Callable[..., Iterator[str]], ...] = (
     _grpo_compares_samples,
     _kl_is_measurable,
     _reference_has_weights,
+    _fine_tuned_weights_are_used,
     _mini_batches_are_equal,
     _response_fits,
     _system_prompt_is_used,

@@ -53,6 +53,12 @@ BROKEN = [
         "coefficient above 0",
     ),
     ({"model__random_init": True}, "model.random_init = True: ", "needs no weights", "scoring.reference=null"),
+    (
+        {"model__random_init": True, "scoring__reference": {"path": "r"}, "sft": {"base": "b", "path": "s.jsonl"}},
+        "model.random_init = True: ",
+        "would replace them",
+        "model.random_init=false",
+    ),
     ({"training__mini_batches": 3}, "training.mini_batches = 3: ", "16 groups", "training.mini_batches=2"),
     ({"training__mini_batches": 32}, "training.mini_batches = 32: ", "16 groups", "training.mini_batches=16"),
     (
