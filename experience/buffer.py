@@ -84,6 +84,10 @@ class ExperienceBuffer(Protocol):
     def restore(self, *, record: BatchRecord) -> None:
         """Bring the counters up to the newest committed batch after a loss of the server (never lowers them)."""
 
+    def take_over(self) -> None:
+        """Give back every lease, as if never delivered. For a new life, after raise_epoch and before its workers start:
+        whoever holds one is fenced, so nobody need wait for its deadline."""
+
     def present(self) -> set[int]:
         """Unsettled sequences whose entry really stands in a stream, leased or not; see experience.recovery."""
 

@@ -29,8 +29,10 @@ class _Entry:
     deliveries: int = 0
     renewed_at: float = -math.inf
     """On the server's clock; the lease ends lease_s later."""
-    alone: set[int] = field(default_factory=set)
+    alone: int = 0
     """Deliveries run alone."""
+    counted: int = 0
+    """The last of them, by `deliveries`."""
     failure: str = "the worker died"
 
 
@@ -150,6 +152,14 @@ class MemoryBuffer:
             server.issued = still_open | server.issued
             server.record([s for s in server.issued if s < record.next_sequence and s not in still_open], record)
 
+    def take_over(self) -> None:
+        with self._server.changed:
+            self._check_epoch("run")
+            for stage in _DOWNSTREAM:
+                for entry in self._server.streams[stage].values():
+                    entry.worker, entry.deliveries, entry.counted, entry.renewed_at = "", 0, 0, -math.inf
+            self._server.changed.notify_all()
+
     def present(self) -> set[int]:
         with self._server.changed:
             return {
@@ -197,8 +207,9 @@ class MemoryBuffer:
             entry = self._held(lease)
             if entry is None:
                 return False
-            entry.alone.add(lease.deliveries)
-            if len(entry.alone) <= limit:
+            entry.alone += entry.counted != lease.deliveries
+            entry.counted = lease.deliveries
+            if entry.alone <= limit:
                 return True
             reason = f"{lease.stage}: failed {limit} deliveries alone; last: {entry.failure}"
             server.put("quarantine", entry)

@@ -4,12 +4,14 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+
+import redis
 
 from experience.buffer import BufferRefused, Lease, Snapshot, Stage
 from experience.config import ExperienceConfig
 from experience.metrics import LOST_LEASES, QUARANTINED, REDELIVERIES, observe
-from experience.redis_client import Address, RedisClient
+from experience.redis_client import RedisClient
 from experience.schema import SCHEMA_VERSION, BatchRecord, Issue, Outcome, Prompt, Settlement
 from experience.wire import encode
 
@@ -20,18 +22,21 @@ _LOOK_AGAIN_S = 0.5
 
 
 class RedisBuffer:
-    """One client of one run's groups in flight; thread-safe. Epoch 0 = this client holds none of that role."""
+    """One client of one run's groups in flight; thread-safe. Epoch 0 = this client holds none of that role.
+
+    `connect` is `Address.connect` or `EmbeddedServer.client`: the password passes through neither arguments nor logs.
+    """
 
     def __init__(
         self,
-        address: Address,
+        connect: Callable[[], redis.Redis],
         *,
         run_id: str,
         config: ExperienceConfig,
         run_epoch: int = 0,
         trainer_epoch: int = 0,
     ) -> None:
-        self._client = RedisClient(address, run_id=run_id, retry_s=config.retry_s)
+        self._client = RedisClient(connect, run_id=run_id, retry_s=config.retry_s)
         self._run_epoch = run_epoch
         self._trainer_epoch = trainer_epoch
 
@@ -40,11 +45,11 @@ class RedisBuffer:
 
     # -- the orchestrator ------------------------------------------------------------------------------------------
     def open(self, *, fingerprint: str) -> None:
-        where = f"{self._client.address.url}, {self._client.prefix}"
+        where = f"{self._client.url}, {self._client.prefix}"
         policy = self._client.eviction_policy()
         if policy != "noeviction":
             raise BufferRefused(
-                f"{self._client.address.url}: maxmemory-policy = {policy} may evict groups; set it to noeviction"
+                f"{self._client.url}: maxmemory-policy = {policy} may evict groups; set it to noeviction"
             )
         found, schema = (value.decode() for value in self._client.run("open", fingerprint, SCHEMA_VERSION))
         if found != fingerprint:
@@ -84,6 +89,9 @@ class RedisBuffer:
     def restore(self, *, record: BatchRecord) -> None:
         pairs = [part for issue in record.open for part in (issue.sequence, _issue_text(issue))]
         self._client.run("restore", self._run_epoch, record.number, record.cursor, record.next_sequence, *pairs)
+
+    def take_over(self) -> None:
+        self._client.run("take_over", self._run_epoch)
 
     def present(self) -> set[int]:
         return {int(sequence) for sequence in self._client.run("present")}

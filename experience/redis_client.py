@@ -7,6 +7,7 @@ in scripts/ says why.
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -60,16 +61,16 @@ class Address:
 class RedisClient:
     """Runs our scripts on one run's keys `headrace:{run_id}:…`; thread-safe."""
 
-    def __init__(self, address: Address, *, run_id: str, retry_s: float) -> None:
+    def __init__(self, connect: Callable[[], redis.Redis], *, run_id: str, retry_s: float) -> None:
         if not run_id or any(character in run_id for character in "{} \n"):
             raise ValueError(
                 f"run_id = {run_id!r}: must be a name without braces and spaces, since keys are built of it"
             )
-        self.address = address
         self.prefix = f"headrace:{{{run_id}}}:"
         self._keys = [self.prefix + name for name in KEYS]
         self._retry_s = retry_s
-        self._redis = address.connect()
+        self._redis = connect()
+        self.url = _url(self._redis)
         folder = resources.files("experience") / "scripts"
         common = (folder / "common.lua").read_text()
         self._scripts = {
@@ -105,7 +106,7 @@ class RedisClient:
             try:
                 return call()
             except redis.AuthenticationError as error:
-                raise BufferRefused(f"{self.address.url} refuses our password: {error}; check {self.address.password_file or 'the password'}") from error  # fmt: skip
+                raise BufferRefused(f"{self.url} refuses our password: {error}; check its password file") from error  # fmt: skip
             except redis.ResponseError as error:
                 if not isinstance(error, _PASSING_TYPES) and not str(error).startswith(_PASSING_CODES):
                     raise _translated(error) from error
@@ -116,14 +117,20 @@ class RedisClient:
             first_failure = now if first_failure is None else first_failure
             if now + delay - first_failure > self._retry_s or self._closed.wait(delay):
                 raise BufferUnavailable(
-                    f"{self.address.url} did not answer for {now - first_failure:.0f} s: {failure}"
+                    f"{self.url} did not answer for {now - first_failure:.0f} s: {failure}"
                 ) from failure
             RETRIES.inc()
-            log.warning("buffer_retry", extra={"url": self.address.url, "error": str(failure), "delay_s": delay})
+            log.warning("buffer_retry", extra={"url": self.url, "error": str(failure), "delay_s": delay})
             delay = min(2 * delay, _LAST_DELAY_S)
 
     def __repr__(self) -> str:
-        return f"RedisClient({self.address.url}, {self.prefix})"
+        return f"RedisClient({self.url}, {self.prefix})"
+
+
+def _url(client: redis.Redis) -> str:
+    """Where a client connects to, for messages: without user and password."""
+    options = client.connection_pool.connection_kwargs
+    return f"unix://{options['path']}" if "path" in options else f"redis://{options['host']}:{options['port']}"
 
 
 def _translated(error: redis.ResponseError) -> Exception:

@@ -7,7 +7,7 @@
 --   alone      "stage:sequence" -> "count deliveries"  deliveries run alone; the last one counted
 --   failures   sequence -> reason of the last release
 --
--- A lease is (entry id, worker, deliveries): redelivery raises the count, so no two leases are ever equal.
+-- A lease is (entry id, worker, deliveries): redelivery raises the count, so no two leases of one epoch are equal.
 
 local meta, counters, issued, settled, places, alone, failures = unpack(KEYS, 1, 7)
 local streams = { prompts = KEYS[8], completions = KEYS[9], experience = KEYS[10], quarantine = KEYS[11] }

@@ -52,7 +52,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     clients = []
 
     def connect(run: int, trainer: int) -> RedisBuffer:
-        clients.append(RedisBuffer(where, run_id=run_id, config=CONFIG, run_epoch=run, trainer_epoch=trainer))
+        clients.append(RedisBuffer(where.connect, run_id=run_id, config=CONFIG, run_epoch=run, trainer_epoch=trainer))
         return clients[-1]
 
     yield Backend("redis", connect)

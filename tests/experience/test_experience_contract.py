@@ -299,6 +299,27 @@ def test_present_names_all_that_stand_in_a_stream_leased_or_not(buffer):
     assert buffer.present() == {0, 1, 2, 3}
 
 
+def test_take_over_gives_every_lease_back_without_suspicion(backend):
+    old = backend.opened()
+    issue(old, 3)
+    _, ill, _ = lease(old)
+    old.release(ill, reason="r")
+    (ill,) = lease(old)
+    assert old.begin_alone(ill, limit=1)
+    new = backend.connect(2, 2)
+    new.raise_epoch(role="run", epoch=2)
+    new.take_over()
+    served = lease(new)
+    assert [(held.sequence, held.suspect) for held in served] == [(0, False), (1, False), (2, False)]
+    with pytest.raises(Fenced):
+        old.advance([(ill, b"c")])
+    assert new.advance([(served[0], b"c")]) == [True]
+    new.release(served[1], reason="again")
+    (ill,) = lease(new)
+    assert ill.suspect
+    assert not new.begin_alone(ill, limit=1)  # the deliveries alone of all lives count
+
+
 # -- opening and fencing -----------------------------------------------------------------------------------------------
 def test_open_refuses_another_fingerprint_and_touches_nothing(backend):
     buffer = backend.opened()
@@ -316,6 +337,7 @@ WRITES = {
     "begin_alone": ("run", lambda buffer, held: buffer.begin_alone(held, limit=1)),
     "advance": ("run", lambda buffer, held: buffer.advance([(held, b"c")])),
     "release": ("run", lambda buffer, held: buffer.release(held, reason="r")),
+    "take_over": ("run", lambda buffer, held: buffer.take_over()),
     "restore": ("run", lambda buffer, held: buffer.restore(record=a_batch(1, next_sequence=1))),
     "settle": ("trainer", lambda buffer, held: buffer.settle([0], outcome="lost", reason="r")),
     "commit": ("trainer", lambda buffer, held: buffer.commit(a_batch(1, settled=(a_settlement(0),)))),
