@@ -128,7 +128,7 @@ def _validate(raw: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
         }
         try:
             adapter: TypeAdapter[Any] = TypeAdapter(cast(Any, field.annotation))
-            sections[name] = adapter.validate_json(json.dumps(given), strict=True)
+            sections[name] = adapter.validate_json(json.dumps(given, default=str), strict=True)
         except ValidationError as error:
             for problem in error.errors(include_url=False):
                 if not _follows_from_another(problem):
@@ -152,7 +152,8 @@ def _infinite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 
 def _line(field: str, value: Any, reason: str, remedy: str) -> str:
-    shown = "null" if value is None else value if isinstance(value, str) and value else json.dumps(value, default=str)
+    plain = isinstance(value, str) and value.isprintable() and value
+    shown = value if plain else json.dumps(value, default=str)
     return f"{field} = {shown}: {reason}; {remedy}"
 
 
@@ -192,7 +193,8 @@ def _explain(field: str, problem: ErrorDetails) -> str:
     if kind == "extra_forbidden":
         return _unknown(field, value)
     if kind == "value_error":
-        return _line(field, value, *str(context["error"]).split("; ", 1))
+        reason, _, remedy = str(context["error"]).partition("; ")
+        return _line(field, value, reason, remedy or f"correct {field}")
     if kind == "literal_error":
         return _line(field, value, "not one of the choices", f"set {field} to {context['expected']}")
     if kind == "too_short":

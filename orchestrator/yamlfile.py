@@ -25,19 +25,19 @@ for _class in (_Loader, _Dumper):  # the dumper must quote whatever the loader w
     )
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    seen: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str):
-            raise yaml.MarkedYAMLError(
-                problem=f"the key {key!r} is not text: quote it", problem_mark=key_node.start_mark
-            )
-        if key in seen:
-            raise yaml.MarkedYAMLError(problem=f"the key {key} stands here twice", problem_mark=key_node.start_mark)
-        seen[key] = loader.construct_object(value_node, deep=True)
-    return seen
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
+    seen = set()
+    for key, _ in node.value:
+        if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+            problem = f"the key {loader.construct_object(key, deep=True)!r} is not text: quote it"
+        elif key.value in seen:
+            problem = f"the key {key.value} stands here twice"
+        else:
+            seen.add(key.value)
+            continue
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+    loader.flatten_mapping(node)  # what << brings in comes first, so that a key of its own wins
+    return {loader.construct_object(key): loader.construct_object(value, deep=True) for key, value in node.value}
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)

@@ -59,6 +59,8 @@ MISTAKES = [
     ("run.name=My Run", "run.name = My Run", "names folders", "lower-case"),
     (f"run.name={'x' * 64}", f"run.name = {'x' * 64}", "names folders", "at most 63"),
     ("run.name=../x", "run.name = ../x", "names folders", "lower-case"),
+    ('run.name="a\\nb"', 'run.name = "a\\nb"', "names folders", "lower-case"),
+    ("run.seed=!!binary aGk=", "run.seed = b'hi'", "whole number", "a whole number"),
     ("run.name=", "run.name = null", "must be text", "set run.name"),
 ]
 
@@ -197,3 +199,8 @@ def test_yaml_numbers_and_dates():
         "2020-01-01",
         "1e-5",
     ]
+
+
+def test_a_key_of_its_own_wins_over_a_merged_one():
+    text = "base: &base {a: 1, b: 2}\nmine:\n  <<: *base\n  b: 3\n"
+    assert yamlfile.parse(text)["mine"] == {"a": 1, "b": 3}
