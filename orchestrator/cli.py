@@ -81,10 +81,10 @@ def run(
     """Train: generation, scoring and the learner, until the last step."""
     from orchestrator import commands
 
-    if (recipe is None) == (replay is None):
-        raise ValueError("run: name either a RECIPE or --replay RUN")
-    if replay is not None:
+    if replay is not None and recipe is None:
         commands.replay(replay, as_json=as_json)
+    elif recipe is None or replay is not None:
+        raise ValueError("run: name either a RECIPE or --replay RUN")
     elif dry_run:
         commands.plan(recipe, overrides or [], as_json=as_json)
     else:

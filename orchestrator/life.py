@@ -7,6 +7,7 @@ what an earlier life left running), then the fences, and only then what the ledg
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import prometheus_client
 import ray
@@ -62,11 +63,13 @@ def live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Co
 def _drive(run: Run, console: Console) -> Ending:
     server, _ = prometheus_client.start_http_server(0, addr=LOOPBACK)
     run.reporter.port = server.server_port
-    state, cause = "failed", ""
+    state: Literal["completed", "stopped", "failed"] = "failed"
+    cause = ""
     try:
         with Signals(run, console):
-            state = run.drive()
-        return state  # type: ignore[return-value]
+            ending = run.drive()
+        state = ending
+        return ending
     except RunFailed as error:
         cause = str(error)
         raise

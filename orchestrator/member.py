@@ -50,7 +50,9 @@ class Member:
         self._last_beat = now
         self._asked_at = now
         self._beat: Any = None
-        self.actor = Host.options(name=f"{self.name}-{os.getpid()}", num_gpus=gpus).remote(dict(spec))
+        self.actor: Any = Host.options(  # type: ignore[attr-defined]
+            name=f"{self.name}-{os.getpid()}", num_gpus=gpus
+        ).remote(dict(spec))
         self.setup_call = self.actor.setup.remote()
 
     @property

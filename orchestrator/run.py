@@ -20,7 +20,7 @@ from orchestrator.config import Recipe
 from orchestrator.console import Console
 from orchestrator.folder import RunFolder
 from orchestrator.report import Reporter
-from orchestrator.supervise import Supervisor
+from orchestrator.supervise import Kind, Supervisor
 from orchestrator.topology import Topology
 from orchestrator.trainer import Trainer
 from orchestrator.watchdog import Watchdog
@@ -59,7 +59,7 @@ class Run:
         self._stop = threading.Event()
         self._tick = threading.Event()
         self._reporter = Reporter(folder, recipe, epoch=epoch, console=console)
-        counts = {"gen": recipe.generation.workers, "score": recipe.scoring.workers}
+        counts: dict[Kind, int] = {"gen": recipe.generation.workers, "score": recipe.scoring.workers}
         self._supervisor = Supervisor(recipe.supervise, counts=counts, spawn=topology.worker)
         self._trainer = Trainer(
             recipe,
