@@ -25,7 +25,7 @@ WRONG_SHARE = 0.7
 """Of the supervised answers; right ones alone would leave nothing to reinforce."""
 LETTER_NOISE = 0.4
 """Chance of each letter of a wrong answer to be drawn anew."""
-CONTEXT_TOKENS = 32
+CONTEXT_TOKENS = 64
 CONFIDENCE_Z = 1.959964
 """Two-sided 95 % of the normal distribution."""
 

@@ -51,7 +51,7 @@ class HfReference:
 
         torch.set_num_threads(threads)
         path = config.path or model_path
-        _check_vocabulary(path, model_path)
+        _check_folders(path, model_path)
         dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
         self._model: Any = model.eval().requires_grad_(False)
@@ -118,12 +118,14 @@ def _check(response: Response, *, vocabulary: int) -> None:
         raise ValueError(f"token {highest} is outside the reference's vocabulary of {vocabulary}")
 
 
-def _check_vocabulary(path: str, model_path: str) -> None:
+def _check_folders(path: str, model_path: str) -> None:
     from transformers import AutoConfig
 
     for folder in (path, model_path):
         if not (Path(folder) / "config.json").is_file():
             raise ValueError(f"scoring.reference.path: {folder} is no model folder (it has no config.json)")
+    if not any(Path(path).glob("*.safetensors")):
+        raise ValueError(f"scoring.reference.path: {path} has no weights (*.safetensors); name a folder that has them")
     sizes = [AutoConfig.from_pretrained(folder, local_files_only=True).vocab_size for folder in (path, model_path)]
     if sizes[0] != sizes[1]:
         raise ValueError(

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from recipes.reverse import write_model
 from score_cluster.batching import micro_batches
 from score_cluster.config import ReferenceConfig
 from score_cluster.int8 import weight_bytes
@@ -128,9 +129,12 @@ def test_int8_of_a_model_without_linear_layers_is_refused(tmp_path: Path) -> Non
         reference(str(tmp_path), precision="int8")
 
 
-def test_a_missing_folder_and_another_vocabulary_are_refused(folder: str, tmp_path: Path) -> None:
+def test_a_missing_folder_missing_weights_and_another_vocabulary_are_refused(folder: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no model folder"):
         reference(folder, path=str(tmp_path / "absent"))
+    write_model(tmp_path / "bare")
+    with pytest.raises(ValueError, match="bare has no weights"):
+        reference(str(tmp_path / "bare"))
     other = save_llama(tmp_path / "other", vocabulary=VOCABULARY + 1)
     with pytest.raises(ValueError, match=r"has a vocabulary of 54, the policy .* one of 53"):
         reference(folder, path=other)
