@@ -53,14 +53,14 @@ def build(record: BatchRecord) -> TrainBatch:
     for group, completion, score in samples:
         _check(group, completion, _reference(score))
     names = sorted({name for _, _, score in samples for name in score.components})
-    references = [_reference(score) for _, _, score in samples]
+    references = [r for r in (_reference(score) for _, _, score in samples) if r is not None]
     return TrainBatch(
         sequences=tuple(_sequence(group, completion) for group, completion, _ in samples),
         group_index=torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(sizes, dtype=torch.long)),
         rewards=torch.tensor([score.total for _, _, score in samples], dtype=torch.float64),
         components={n: float(np.mean([s.components[n] for _, _, s in samples if n in s.components])) for n in names},
         behaviour_logprobs=tuple(completion.behaviour_logprobs for _, completion, _ in samples),
-        reference_logprobs=tuple(r for r in references if r is not None) if None not in references else (),
+        reference_logprobs=tuple(references) if len(references) == len(samples) else (),
         versions=tuple(_versions(completion) for _, completion, _ in samples),
         truncated=float(np.mean([completion.finish_reason == "length" for _, completion, _ in samples])),
     )

@@ -1,0 +1,169 @@
+"""The composer: makes batch k of what has arrived, and commits it to the ledger."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from experience import wire
+from experience.buffer import ExperienceBuffer, Snapshot
+from experience.config import PacingConfig
+from experience.ledger import Ledger
+from experience.pacing import next_batch
+from experience.schema import BatchRecord, Controls, Issue, ScoredGroup, Settlement
+from train_cluster.config import GrpoConfig
+
+logger = logging.getLogger(__name__)
+
+POLL_INTERVAL_S = 0.02
+"""Between two looks at the buffer: it has no call that waits for an arrival."""
+
+
+class ComposeCancelled(RuntimeError):
+    """The caller asked to stop before the batch was complete; nothing was written."""
+
+
+class Composer:
+    """Takes groups strictly in issue order, waits for all of a batch, gives records that are history.
+
+    One composer lives at a time: the buffer's trainer epoch fences an older one, and the ledger decides between two.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        lineage: int,
+        epoch: int,
+        buffer: ExperienceBuffer,
+        ledger: Ledger,
+        pacing: PacingConfig,
+        algorithm: GrpoConfig,
+        controls: Controls,
+        seed: int,
+        config_hash: str,
+        timeout_s: float,
+        reached: Callable[[str, int], None] = lambda point, step: None,
+    ) -> None:
+        self._run_id = run_id
+        self._lineage = lineage
+        self._epoch = epoch
+        self._buffer = buffer
+        self._ledger = ledger
+        self._batch_groups = pacing.batch_groups
+        self._filter_uniform = algorithm.filter_uniform
+        self._controls = controls
+        self._seed = seed
+        self._config_hash = config_hash
+        self._timeout_s = timeout_s
+        self._reached = reached
+        self._pause = threading.Event()
+
+    def compose(self, number: int, cancelled: Callable[[], bool] = lambda: False) -> BatchRecord:
+        """Batch `number`, from the ledger or new; when it returns, ledger and buffer both have it.
+
+        TimeoutError: nothing moved in the buffer for `timeout_s`; says what is missing. ComposeCancelled.
+        """
+        record = self._ledger.read(number)
+        if record is None:
+            groups = self._wait_for_groups(number, cancelled)
+            record = self._record(number, groups)
+            self._reached("batch.commit.before", number)
+            record = self._ledger.commit(record)
+            self._reached("batch.commit.after", number)
+            logger.info("batch committed", extra={"step": number, "groups": len(groups), "epoch": record.epoch})
+        self._buffer.commit(record)
+        return record
+
+    def _wait_for_groups(self, number: int, cancelled: Callable[[], bool]) -> dict[int, bytes]:
+        """The encoded groups of the batch by sequence, ascending. Ends when the lowest B unsettled have all arrived."""
+        arrived: dict[int, bytes] = {}
+        progress: tuple[object, ...] = ()
+        moved_at = time.monotonic()
+        while not cancelled():
+            wanted = next_batch([issue.sequence for issue in self._buffer.unsettled()], batch_groups=self._batch_groups)
+            new = self._buffer.take([s for s in wanted or () if s not in arrived])
+            arrived |= new
+            uniform = [s for s, data in new.items() if self._filter_uniform and _is_uniform(data)]
+            if uniform:
+                self._buffer.settle(uniform, outcome="filtered", reason="all rewards of the group are equal")
+                continue
+            if wanted is not None and all(s in arrived for s in wanted):
+                return {s: arrived[s] for s in wanted}
+            snapshot = self._buffer.snapshot()
+            if (seen := (len(arrived), wanted, snapshot)) != progress:
+                progress, moved_at = seen, time.monotonic()
+            elif time.monotonic() - moved_at > self._timeout_s:
+                raise TimeoutError(self._diagnosis(number, wanted, arrived, snapshot))
+            self._pause.wait(POLL_INTERVAL_S)
+        raise ComposeCancelled(f"batch {number} was given up on request")
+
+    def _record(self, number: int, groups: Mapping[int, bytes]) -> BatchRecord:
+        """The batch with a consistent account of all issues below its `next_sequence`: each open, or settled once.
+
+        The orchestrator may issue, and workers may quarantine, between the reads, so their order matters. The
+        snapshot comes first: what is issued later has a sequence beyond its `next_sequence` and is left to the next
+        batch. `settled` is read after `unsettled`: a group settled in between shows up in both, and counts as settled;
+        in the other order it would show up in neither, and be lost. None leaves `settled` but by a commit, which only
+        this composer makes.
+        """
+        snapshot = self._buffer.snapshot()
+        unsettled = self._buffer.unsettled()
+        settled = {s.sequence: s for s in self._buffer.settled() if s.sequence < snapshot.next_sequence}
+        issues = {i.sequence: i for i in unsettled if i.sequence < snapshot.next_sequence}
+        for sequence in groups:
+            settled[sequence] = _trained(issues[sequence], number)
+        return BatchRecord(
+            run_id=self._run_id,
+            lineage=self._lineage,
+            number=number,
+            epoch=self._epoch,
+            groups=tuple(groups[sequence] for sequence in sorted(groups)),
+            seed=batch_seed(self._seed, lineage=self._lineage, number=number),
+            controls=self._controls,
+            settled=tuple(settled[sequence] for sequence in sorted(settled)),
+            open=tuple(issues[sequence] for sequence in sorted(issues.keys() - settled.keys())),
+            cursor=snapshot.cursor,
+            next_sequence=snapshot.next_sequence,
+            config_hash=self._config_hash,
+        )
+
+    def _diagnosis(
+        self, number: int, wanted: Sequence[int] | None, arrived: Mapping[int, bytes], snapshot: Snapshot
+    ) -> str:
+        depths = ", ".join(f"{name} {depth}" for name, depth in snapshot.depths.items())
+        where = f"nothing moved for {self._timeout_s:g} s; {snapshot.live} groups live (entries: {depths})"
+        if wanted is None:
+            return (
+                f"batch {number}: fewer than {self._batch_groups} groups are issued and unsettled, {where}; "
+                "the orchestrator admits no prompts"
+            )
+        missing = [s for s in wanted if s not in arrived]
+        stage = next((name for name in ("completions", "prompts") if snapshot.depths.get(name)), "no stream")
+        return f"batch {number}: waits for {len(missing)} groups, sequences {_some(missing)}, {where}; look at {stage}"
+
+
+def batch_seed(seed: int, *, lineage: int, number: int) -> int:
+    """The seed of a batch, 63 bits: a pure function of the run's seed, the lineage and the batch's number."""
+    return int(np.random.SeedSequence([seed, lineage, number]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _is_uniform(data: bytes) -> bool:
+    return len({score.total for score in wire.decode(data, ScoredGroup).scores}) == 1
+
+
+def _trained(issue: Issue, number: int) -> Settlement:
+    return Settlement(
+        sequence=issue.sequence,
+        prompt_id=issue.prompt_id,
+        attempt=issue.attempt,
+        outcome="trained",
+        reason=f"step {number}",
+    )
+
+
+def _some(sequences: Sequence[int], *, shown: int = 8) -> str:
+    text = ", ".join(map(str, sequences[:shown]))
+    return f"{text}, …" if len(sequences) > shown else text
