@@ -1,6 +1,7 @@
 """A tiny policy folder, a module of reward functions, and groups of completions waiting to be scored."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,30 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from experience import wire
+from experience.buffer import ExperienceBuffer
+from experience.config import ExperienceConfig
 from experience.memory import MemoryBuffer, MemoryServer
+from experience.redis_buffer import RedisBuffer
+from experience.redis_client import Address
 from experience.schema import Completion, CompletionGroup, Production, Prompt, Sampling, VersionSpan
+from experience.server import EmbeddedServer
 from recipes.reverse import write_model
+
+Damage = Callable[[bytes], bytes]
+RUNS = itertools.count()
 
 FUNCTIONS = '''
 """Rewards that fail on demand: the row of the prompt says how."""
 import math
+import threading
 from typing import Any
 
-CALLS: list[str] = []
+WAITING, GO_ON = threading.Event(), threading.Event()
 
 def fragile(*, prompt: str, completion: str, metadata: dict[str, Any]) -> float:
-    CALLS.append(prompt)
+    if metadata.get("fails") == "waits":
+        WAITING.set()
+        GO_ON.wait(timeout=20)
     if metadata.get("fails") == "raises":
         raise RuntimeError("the judge is out")
     return math.nan if metadata.get("fails") == "nan" else float(len(completion))
@@ -40,28 +52,57 @@ def policy_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """`module:function` of a reward that fails where the row has `fails`."""
+    """`module:function` of a reward that fails, or waits, as the `fails` of a row says."""
     name = f"fragile_rewards_{tmp_path.name}"
     (tmp_path / f"{name}.py").write_text(FUNCTIONS)
     monkeypatch.syspath_prepend(str(tmp_path))
     return f"{name}:fragile"
 
 
-@pytest.fixture
-def server() -> MemoryServer:
-    server = MemoryServer()
-    MemoryBuffer(server, run_epoch=1).raise_epoch(role="run", epoch=1)
-    return server
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    server = EmbeddedServer(tmp_path_factory.mktemp("server"))
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "redis"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Callable[[int], ExperienceBuffer]]:
+    """connect(run_epoch): a client of one run's buffer."""
+    clients: list[ExperienceBuffer] = []
+    shared = MemoryServer()
+    where = request.getfixturevalue("address") if request.param == "redis" else None
+    run_id = f"run-{next(RUNS)}"
+
+    def connect(run_epoch: int) -> ExperienceBuffer:
+        if where is None:
+            clients.append(MemoryBuffer(shared, run_epoch=run_epoch))
+        else:
+            config = ExperienceConfig(retry_s=5.0)
+            clients.append(
+                RedisBuffer(where.connect, run_id=run_id, config=config, run_epoch=run_epoch, trainer_epoch=0)
+            )
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.close()
 
 
 @pytest.fixture
-def buffer(server: MemoryServer) -> MemoryBuffer:
-    return MemoryBuffer(server, run_epoch=1)
+def buffer(connect: Callable[[int], ExperienceBuffer]) -> ExperienceBuffer:
+    buffer = connect(1)
+    buffer.open(fingerprint="f")
+    buffer.raise_epoch(role="run", epoch=1)
+    return buffer
 
 
 @pytest.fixture
-def complete(buffer: MemoryBuffer, policy_folder: str) -> Callable[..., None]:
-    """complete(rows, answers): issue a prompt a row and have each answered with these texts, in order."""
+def complete(buffer: ExperienceBuffer, policy_folder: str) -> Callable[..., None]:
+    """complete(rows, answers): issue a prompt a row and have each answered with these texts, in order.
+
+    damage: what to do to the encoded group of a sequence before it is put.
+    """
     tokenizer = AutoTokenizer.from_pretrained(policy_folder)
 
     def encode(text: str) -> Any:
@@ -80,7 +121,7 @@ def complete(buffer: MemoryBuffer, policy_folder: str) -> Callable[..., None]:
             seed=index,
         )
 
-    def complete(rows: Sequence[dict[str, Any]], answers: Sequence[str]) -> None:
+    def complete(rows: Sequence[dict[str, Any]], answers: Sequence[str], damage: Mapping[int, Damage] = {}) -> None:
         buffer.issue(
             [_prompt(sequence, row, encode("abc>"), len(answers)) for sequence, row in enumerate(rows)], cursor=0
         )
@@ -91,7 +132,8 @@ def complete(buffer: MemoryBuffer, policy_folder: str) -> Callable[..., None]:
                 completions=tuple(answer(index, text) for index, text in enumerate(answers)),
                 production=Production(worker="generation", waited_s=0.0, worked_s=0.0),
             )
-            buffer.advance([(lease, wire.encode(group))])
+            data = wire.encode(group)
+            buffer.advance([(lease, damage[lease.sequence](data) if lease.sequence in damage else data)])
 
     return complete
 

@@ -1,6 +1,7 @@
 """The scoring worker on a real buffer: what it hands on, and that a failing group harms no other."""
 
 import hashlib
+import importlib
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,8 +11,7 @@ import numpy as np
 import pytest
 
 from experience import wire
-from experience.buffer import Fenced
-from experience.memory import MemoryBuffer, MemoryServer
+from experience.buffer import ExperienceBuffer, Fenced
 from experience.schema import CompletionGroup, ScoredGroup
 from score_cluster import metrics
 from score_cluster.config import ReferenceConfig, RewardConfig, ScoringConfig
@@ -23,7 +23,7 @@ from score_cluster.worker import ScoringWorker
 Complete = Callable[..., None]
 
 
-def worker(buffer: MemoryBuffer, policy_folder: str, *rewards: RewardConfig, **options: Any) -> ScoringWorker:
+def worker(buffer: ExperienceBuffer, policy_folder: str, *rewards: RewardConfig, **options: Any) -> ScoringWorker:
     reference = options.pop("reference", None)
     reached = options.pop("reached", lambda point, step: None)
     config = ScoringConfig(rewards=rewards, reference=reference, poll_interval_s=0.01, **options)
@@ -42,7 +42,7 @@ def component(function: str) -> RewardConfig:
     return RewardConfig(name="fragile", function=function)
 
 
-def arrived(buffer: MemoryBuffer, count: int = 20) -> dict[int, ScoredGroup]:
+def arrived(buffer: ExperienceBuffer, count: int = 20) -> dict[int, ScoredGroup]:
     return {sequence: wire.decode(data, ScoredGroup) for sequence, data in buffer.take(range(count)).items()}
 
 
@@ -54,7 +54,7 @@ def exhaust(scorer: ScoringWorker) -> None:
 
 
 def test_groups_arrive_with_raw_components_totals_and_hashes(
-    buffer: MemoryBuffer, policy_folder: str, complete: Complete
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete
 ) -> None:
     complete([{"answer": "cba"}, {"answer": "xyz"}], ["cba", "abc", "xyz"])
     near = RewardConfig(name="near", function="score_cluster.functions:character_accuracy", weight=0.5)
@@ -78,7 +78,7 @@ def test_groups_arrive_with_raw_components_totals_and_hashes(
 
 
 def test_reference_logprobs_stand_with_their_own_completion(
-    buffer: MemoryBuffer, policy_folder: str, complete: Complete
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete
 ) -> None:
     complete([{"answer": "cba"}, {"answer": "b"}], ["cba", "a", "zzzzzz"])
     worker(buffer, policy_folder, exact(), reference=ReferenceConfig(precision="float32")).step()
@@ -90,7 +90,7 @@ def test_reference_logprobs_stand_with_their_own_completion(
 
 
 def test_without_a_reference_there_are_no_reference_logprobs(
-    buffer: MemoryBuffer, policy_folder: str, complete: Complete
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete
 ) -> None:
     complete([{"answer": "cba"}], ["cba"])
     worker(buffer, policy_folder, exact()).step()
@@ -99,7 +99,7 @@ def test_without_a_reference_there_are_no_reference_logprobs(
 
 @pytest.mark.parametrize(("failure", "said"), [("raises", "RuntimeError: the judge is out"), ("nan", "returned nan")])
 def test_a_failing_group_is_quarantined_and_all_others_arrive(
-    buffer: MemoryBuffer, policy_folder: str, complete: Complete, fragile: str, failure: str, said: str
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete, fragile: str, failure: str, said: str
 ) -> None:
     rows: list[dict[str, Any]] = [{}] * 16
     rows[5] = {"fails": failure}
@@ -123,7 +123,7 @@ def test_a_failing_group_is_quarantined_and_all_others_arrive(
 
 
 def test_suspects_wait_until_the_others_are_handed_on(
-    buffer: MemoryBuffer, policy_folder: str, complete: Complete
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete
 ) -> None:
     complete([{"answer": "a"}] * 4, ["a"])
     first = buffer.lease("completions", worker="dead", count=2, lease_s=30)
@@ -141,40 +141,39 @@ def test_suspects_wait_until_the_others_are_handed_on(
 
 
 def test_a_token_that_the_reference_does_not_know_fails_its_group_only(
-    buffer: MemoryBuffer, policy_folder: str, complete: Complete
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete
 ) -> None:
-    complete([{"answer": "a"}] * 3, ["a"])
-    entry = next(iter(buffer._server.streams["completions"].values()))
-    group = wire.decode(entry.data, CompletionGroup)
-    unknown = replace(group.completions[0], tokens=np.array([400, 2], dtype=np.int32))
-    entry.data = wire.encode(replace(group, completions=(unknown,)))
+    def out_of_vocabulary(data: bytes) -> bytes:
+        group = wire.decode(data, CompletionGroup)
+        unknown = replace(group.completions[0], tokens=np.array([400, 2], dtype=np.int32))
+        return wire.encode(replace(group, completions=(unknown,)))
+
+    complete([{"answer": "a"}] * 3, ["a"], damage={0: out_of_vocabulary})
     exhaust(worker(buffer, policy_folder, exact(), reference=ReferenceConfig(precision="int8")))
     assert sorted(arrived(buffer)) == [1, 2]
     assert "token 400 is outside the reference's vocabulary" in buffer.settled()[0].reason
 
 
 def test_a_record_that_cannot_be_read_is_quarantined(
-    buffer: MemoryBuffer, policy_folder: str, complete: Complete
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete
 ) -> None:
-    complete([{"answer": "a"}] * 3, ["a"])
-    entries = buffer._server.streams["completions"]
-    next(iter(entries.values())).data = b"no record"
+    complete([{"answer": "a"}] * 3, ["a"], damage={0: lambda data: b"no record"})
     exhaust(worker(buffer, policy_folder, exact()))
     assert sorted(arrived(buffer)) == [1, 2]
     assert "group 0 cannot be read" in buffer.settled()[0].reason
 
 
 def test_a_zombie_ends_without_writing(
-    buffer: MemoryBuffer, server: MemoryServer, policy_folder: str, complete: Complete
+    buffer: ExperienceBuffer, connect: Callable[[int], ExperienceBuffer], policy_folder: str, complete: Complete
 ) -> None:
     complete([{"answer": "a"}], ["a"])
     scorer = worker(buffer, policy_folder, exact(), reached=lambda point, step: buffer.raise_epoch(role="run", epoch=2))
     with pytest.raises(Fenced):
         scorer.step()
-    assert arrived(MemoryBuffer(server, run_epoch=2)) == {}
+    assert arrived(connect(2)) == {}
 
 
-def test_run_scores_until_it_is_stopped(buffer: MemoryBuffer, policy_folder: str, complete: Complete) -> None:
+def test_run_scores_until_it_is_stopped(buffer: ExperienceBuffer, policy_folder: str, complete: Complete) -> None:
     complete([{"answer": "a"}] * 8, ["a"])
     stop = threading.Event()
     scorer = worker(
@@ -191,7 +190,28 @@ def test_run_scores_until_it_is_stopped(buffer: MemoryBuffer, policy_folder: str
     assert len(arrived(buffer)) == 8
 
 
-def test_setup_refuses_what_the_recipe_gets_wrong(buffer: MemoryBuffer, policy_folder: str) -> None:
+def test_a_slow_reward_keeps_its_leases(
+    buffer: ExperienceBuffer,
+    connect: Callable[[int], ExperienceBuffer],
+    policy_folder: str,
+    complete: Complete,
+    fragile: str,
+) -> None:
+    complete([{"fails": "waits"}], ["a"])
+    config = ScoringConfig(rewards=(component(fragile),), reference=None)
+    scorer = ScoringWorker(config, name="slow", model_path=policy_folder, buffer=buffer, lease_s=0.3, alone_limit=2)
+    scorer.setup()
+    module = importlib.import_module(fragile.partition(":")[0])
+    thread = threading.Thread(target=scorer.step)
+    thread.start()
+    assert module.WAITING.wait(timeout=20)
+    assert connect(1).lease("completions", worker="thief", count=1, lease_s=0.3, wait_s=0.9) == []
+    module.GO_ON.set()
+    thread.join(timeout=20)
+    assert list(arrived(buffer)) == [0]
+
+
+def test_setup_refuses_what_the_recipe_gets_wrong(buffer: ExperienceBuffer, policy_folder: str) -> None:
     with pytest.raises(ValueError, match="it takes field"):
         worker(buffer, policy_folder, RewardConfig(name="x", function=exact().function, arguments={"feld": "y"}))
     with pytest.raises(ValueError, match="is no model folder"):
@@ -199,7 +219,7 @@ def test_setup_refuses_what_the_recipe_gets_wrong(buffer: MemoryBuffer, policy_f
 
 
 def test_the_noise_floor_is_the_k3_sum_over_version_zero(
-    buffer: MemoryBuffer, policy_folder: str, complete: Complete
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete
 ) -> None:
     complete([{"answer": "a"}], ["a", "b"])
     worker(buffer, policy_folder, exact(), reference=ReferenceConfig(precision="float32")).step()
