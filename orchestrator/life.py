@@ -14,7 +14,7 @@ import ray
 
 from experience.buffer import ExperienceBuffer
 from experience.ledger import Ledger
-from experience.recovery import lost_issues
+from experience.recovery import check_restored, lost_issues, reissues
 from experience.redis_buffer import RedisBuffer
 from orchestrator import logs
 from orchestrator.admission import Admission
@@ -94,18 +94,17 @@ def recover(buffer: ExperienceBuffer, ledger: Ledger, admission: Admission, *, p
     nor settled is lost: it is issued anew first and settled after, so that a death in between loses nothing.
     """
     committed = ledger.newest()
-    if committed:
-        record = ledger.read(committed)
-        assert record is not None
+    record = ledger.read(committed) if committed else None
+    if record is not None:
         buffer.restore(record=record)
     buffer.take_over()
-    unsettled = buffer.unsettled()
+    unsettled, settled = buffer.unsettled(), buffer.settled()
+    check_restored(record, unsettled=unsettled, settled=settled, next_sequence=buffer.snapshot().next_sequence)
     lost = lost_issues(unsettled, present=buffer.present())
-    attempts = {(issue.prompt_id, issue.attempt) for issue in unsettled}
-    again = [issue for issue in lost if (issue.prompt_id, issue.attempt + 1) not in attempts]
     if lost:
-        admission.issue_anew(again, buffer.snapshot(), published=published)
         log.warning("groups were lost", extra={"sequences": [issue.sequence for issue in lost]})
+        again = reissues(lost, unsettled=unsettled, settled=settled)
+        admission.issue_anew(again, buffer.snapshot(), published=published)
         buffer.settle([issue.sequence for issue in lost], outcome="lost", reason="not in the buffer after a restart")
     return committed
 
