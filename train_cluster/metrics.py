@@ -1,0 +1,64 @@
+"""What the trainer tells Prometheus; rank 0 observes, since a report is the same on every rank."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from train_cluster.report import StepReport
+
+STEP = Gauge("headrace_train_step", "Newest trained step.")
+LOSS = Gauge("headrace_train_loss", "Loss, mean over the step's updates.")
+REWARD_MEAN = Gauge("headrace_train_reward_mean", "Total reward, mean over the batch.")
+REWARD_STD = Gauge("headrace_train_reward_std", "Total reward, standard deviation over the batch.")
+COMPONENT = Gauge("headrace_train_reward_component", "Raw reward by component, mean over the batch.", ["component"])
+KL_PER_RESPONSE = Gauge("headrace_train_kl_per_response_nats", "KL to the reference, summed over a response.")
+KL_PER_TOKEN = Gauge("headrace_train_kl_per_token_nats", "KL to the reference, mean over trained tokens.")
+KL_COEFFICIENT = Gauge("headrace_train_kl_coefficient", "Coefficient of the KL term in force.")
+ENTROPY = Gauge("headrace_train_entropy_nats", "Entropy of the policy, mean over trained tokens.")
+CLIP_FRACTION = Gauge("headrace_train_clip_ratio", "Share of trained tokens whose surrogate was clipped.")
+CAPPED = Gauge("headrace_train_correction_capped_ratio", "Share of trained tokens whose importance weight was capped.")
+WEIGHT = Gauge("headrace_train_correction_weight_mean", "Importance weight, mean over trained tokens.")
+EFFECTIVE = Gauge("headrace_train_correction_effective_ratio", "Effective sample size of the weights, as a share.")
+GRAD_NORM = Gauge("headrace_train_grad_norm", "Gradient norm before clipping, mean over the step's updates.")
+LEARNING_RATE = Gauge("headrace_train_learning_rate", "Learning rate of the step.")
+LOGPROB_GAP = Gauge(
+    "headrace_train_logprob_gap_nats", "Mean |trainer - engine| log-prob on the newest version's samples."
+)
+GAP_STALENESS = Gauge("headrace_train_logprob_gap_staleness_steps", "Steps between that version and the policy.")
+STALENESS_MEAN = Gauge("headrace_train_staleness_mean_steps", "Steps between a token's version and the policy, mean.")
+STALENESS_MAX = Gauge("headrace_train_staleness_max_steps", "The same, maximum.")
+LENGTH = Gauge("headrace_train_response_length_tokens", "Response length, mean over the batch.")
+TRUNCATED = Gauge("headrace_train_truncated_ratio", "Share of responses that ended by length.")
+TOKENS = Counter("headrace_train_tokens_total", "Tokens trained, each pass over a batch counted once.")
+SEQUENCES = Counter("headrace_train_sequences_total", "Responses trained.")
+UPDATES = Counter("headrace_train_updates_total", "Optimizer updates.")
+PHASE_SECONDS = Histogram("headrace_train_phase_seconds", "Wall time of a step by phase.", ["phase"])
+
+
+def observe(report: StepReport) -> None:
+    """Show a step's report."""
+    STEP.set(report.step)
+    LOSS.set(report.loss)
+    REWARD_MEAN.set(report.reward_mean)
+    REWARD_STD.set(report.reward_std)
+    for name, value in report.reward_components.items():
+        COMPONENT.labels(name).set(value)
+    KL_PER_RESPONSE.set(report.kl_per_response)
+    KL_PER_TOKEN.set(report.kl_per_token)
+    KL_COEFFICIENT.set(report.kl_coefficient)
+    ENTROPY.set(report.entropy)
+    CLIP_FRACTION.set(report.clip_fraction)
+    CAPPED.set(report.correction_capped)
+    WEIGHT.set(report.correction_mean)
+    EFFECTIVE.set(report.correction_ess)
+    GRAD_NORM.set(report.grad_norm)
+    LEARNING_RATE.set(report.learning_rate)
+    LOGPROB_GAP.set(report.logprob_gap)
+    GAP_STALENESS.set(report.logprob_gap_staleness)
+    STALENESS_MEAN.set(report.staleness_mean)
+    STALENESS_MAX.set(report.staleness_max)
+    LENGTH.set(report.response_length_mean)
+    TRUNCATED.set(report.truncated)
+    TOKENS.inc(report.tokens_trained)
+    SEQUENCES.inc(report.sequences)
+    UPDATES.inc(report.updates)
+    for phase, seconds in report.seconds.items():
+        PHASE_SECONDS.labels(phase).observe(seconds)
