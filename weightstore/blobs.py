@@ -7,8 +7,8 @@ one gets True, whatever dies meanwhile.
 import errno
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -84,34 +84,11 @@ class FileBlobStore:
         return self.put_file_if_absent(key, self._write(data))
 
     def put_file_if_absent(self, key: str, path: Path) -> bool:
-        target = self._path(key)
-        with _reported("write", target):
-            try:
-                _fsync(path)
-                while True:
-                    try:
-                        _make_folder(target.parent)
-                        won = _link(path, target)
-                    except FileNotFoundError:
-                        if not path.exists():
-                            raise
-                        continue  # a delete has just removed the emptied folder: make it again
-                    _fsync(target.parent)  # the loser too: it acts on what it found
-                    return won
-            finally:
-                path.unlink(missing_ok=True)
+        return _place(path, self._path(key), _link)
 
     def replace(self, key: str, data: bytes) -> None:
         target = self._path(key)
-        path = self._write(data)
-        with _reported("write", target):
-            try:
-                _fsync(path)
-                _make_folder(target.parent)
-                path.replace(target)
-                _fsync(target.parent)
-            finally:
-                path.unlink(missing_ok=True)
+        _place(self._write(data), target, _rename)
 
     def get(self, key: str) -> bytes:
         with self._found(key) as path:
@@ -190,6 +167,30 @@ class FileBlobStore:
                 raise KeyError(key) from error
 
 
+def _place(path: Path, target: Path, move: Callable[[Path, Path], bool]) -> bool:
+    """Give the durable content of `path` its final name, durably; `path` is gone afterwards."""
+    with _reported("write", target):
+        try:
+            _fsync(path)
+            while True:
+                try:
+                    _make_folder(target.parent)
+                    won = move(path, target)
+                except FileNotFoundError:
+                    if not path.exists():
+                        raise
+                    continue  # a delete has just removed the emptied folder: make it again
+                _fsync(target.parent)  # the loser too: it acts on what it found
+                return won
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _rename(path: Path, target: Path) -> bool:
+    path.replace(target)
+    return True
+
+
 def _link(path: Path, target: Path) -> bool:
     try:
         os.link(path, target)
@@ -204,7 +205,8 @@ def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    with suppress(FileExistsError):  # not mkdir(exist_ok=True): it raises when a delete removes the folder meanwhile
+        folder.mkdir()
     _fsync(folder.parent)
 
 

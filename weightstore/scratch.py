@@ -39,7 +39,7 @@ def remove_abandoned(parent: Path) -> int:
     removed = 0
     for path in sorted(parent.glob("*.lock")):
         try:
-            lock = path.open("ab")
+            lock = path.open("r+b")  # never creates: a claim tells by the file's absence that it was taken away
         except FileNotFoundError:  # another process cleaned it between the listing and here
             continue
         with lock:
