@@ -20,7 +20,7 @@ SEED = 20
 WORD_LETTERS = 6
 SEPARATOR = ">"
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
-SFT_WORDS, TRAIN_WORDS, HELD_OUT_WORDS = 32768, 8192, 512
+SFT_WORDS, TRAIN_WORDS, HELD_OUT_WORDS = 24576, 4096, 512
 WRONG_SHARE = 0.7
 """Of the supervised answers; right ones alone would leave nothing to reinforce."""
 LETTER_NOISE = 0.4

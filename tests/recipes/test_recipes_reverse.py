@@ -8,7 +8,17 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
-from recipes.reverse import HELD_OUT_WORDS, WRONG_SHARE, app, data, wilson_interval, write_model
+from orchestrator.recipe import load
+from recipes.reverse import (
+    HELD_OUT_WORDS,
+    TRAIN_WORDS,
+    WORD_LETTERS,
+    WRONG_SHARE,
+    app,
+    data,
+    wilson_interval,
+    write_model,
+)
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +92,12 @@ def test_wilson_interval_by_hand() -> None:
     assert wilson_interval(8, 10) == pytest.approx((0.49016, 0.94332), abs=1e-5)
     assert wilson_interval(0, 10)[0] == 0.0
     assert wilson_interval(10, 10)[1] == pytest.approx(1.0)
+
+
+def test_the_recipe_loads_and_fits_the_data() -> None:
+    recipe = load(Path("recipes/reverse.yaml"))
+    assert recipe.sft is not None
+    assert recipe.run.steps * recipe.pacing.batch_groups <= TRAIN_WORDS  # each word at most once
+    assert recipe.generation.max_tokens > WORD_LETTERS + 1  # the end, and room to be too long
+    names = {Path(path).name for path in (recipe.data.path, recipe.sft.path)}
+    assert names == {"train.jsonl", "sft.jsonl"}
