@@ -37,18 +37,37 @@ def resume(path: Path, overrides: list[str], *, as_json: bool) -> None:
 def _live(recipe: Recipe, folder: RunFolder, *, as_json: bool) -> None:
     from orchestrator import preflight
 
-    source = preflight.check(recipe)
+    issuer = preflight.check(recipe)
     with folder.locked():
         folder.create()
+        _same_inputs(folder, {"data.path": (recipe.data.path, issuer.source_digest)})
         folder.recipe.write_text(recipes.dump(recipe))
         from orchestrator.life import live  # Ray and the stores, only once nothing is left to refuse
 
         with Console(quiet=as_json) as console:
             console.say(f"run {folder.run_id}: {folder.path}")
-            ending = live(recipe, folder, issuer=source, console=console)
+            ending = live(recipe, folder, issuer=issuer, console=console)
     status = folder.read_status()
     remedy = "" if ending == "completed" else f"; `headrace resume {folder.path}` goes on"
     _emit(status, as_json=as_json, text=f"{ending} at step {status['step']} of {status['steps']}{remedy}")
+
+
+def _same_inputs(folder: RunFolder, inputs: Mapping[str, tuple[str, str]]) -> None:
+    """Note the hash of each file that the run's ledger refers to; refuse a resume on another content.
+
+    inputs: {recipe key: (path, SHA-256)}.
+    """
+    hashes = {key: digest for key, (_, digest) in inputs.items()}
+    if not folder.inputs.exists():
+        folder.write_json(folder.inputs, hashes)
+    noted = json.loads(folder.inputs.read_text())
+    changed = [key for key, digest in hashes.items() if noted[key] != digest]
+    if changed:
+        raise recipes.RecipeError(
+            f"{key} = {inputs[key][0]}: its content has changed since the run began; "
+            "restore it, or start another run under a new run.name"
+            for key in changed
+        )
 
 
 def plan(path: Path, overrides: list[str], *, as_json: bool) -> None:
@@ -56,7 +75,6 @@ def plan(path: Path, overrides: list[str], *, as_json: bool) -> None:
     from orchestrator import preflight
 
     recipe = recipes.load(path, overrides)
-    preflight.check(recipe)
     summary = preflight.plan(recipe)
     _emit(summary.as_dict(), as_json=as_json, text="\n".join(summary.lines()))
 

@@ -19,6 +19,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
         self.recipe = self.path / "recipe.yaml"
+        self.inputs = self.path / "inputs.json"
         self.logs = self.path / "logs"
         self.status = self.path / "status.json"
         self.metrics = self.path / "metrics.jsonl"

@@ -86,6 +86,8 @@ class PromptIssuer:
     def __init__(self, recipe: Recipe, *, source: PromptSource, stop_token_ids: Sequence[int], lineage: int) -> None:
         self._recipe, self._source, self._lineage = recipe, source, lineage
         self._stop_token_ids = tuple(stop_token_ids)
+        self.source_digest = source.digest
+        """SHA-256 of the prompts' file."""
 
     def next(self, cursor: int, *, sequence: int, min_version: int) -> Prompt:
         """The prompt at a place of the order, for the first time."""

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from train_cluster.model import load_policy, published_parameters, save_folder
+
 STEPS = 6
 RECIPE = {
     "run": {"name": "small", "steps": STEPS, "root": "runs"},
-    "model": {"path": "data/model", "random_init": True},
+    "model": {"path": "data/policy"},
     "data": {"path": "data/train.jsonl"},
     "generation": {
         "group_size": 4,
@@ -45,5 +47,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the task's data and `small.yaml`."""
     folder = tmp_path_factory.mktemp("loop")
     subprocess.run([sys.executable, "-m", "recipes.reverse", "prepare", "data"], cwd=folder, check=True)
+    policy = load_policy(folder / "data/model", random_init=True, seed=0)
+    tensors = {name: parameter.detach() for name, parameter in published_parameters(policy).items()}
+    save_folder(folder / "data/policy", folder / "data/model", tensors)
     (folder / "small.yaml").write_text(yaml.safe_dump(RECIPE))
     return folder
