@@ -38,7 +38,7 @@ def reverse() -> Iterator[Stage]:
 
     data, policy = RUNS / "reverse-data", RUNS / "reverse-policy"
     base = Path(load("recipes/reverse.yaml").model.path)
-    yield Stage(command=f"python -m recipes.reverse prepare {data}", makes=data)
+    yield Stage(command=f"python -m recipes.reverse prepare {data}", makes=data / "sft.jsonl")  # written last
     yield Stage(command="headrace sft recipes/reverse.yaml", makes=base)
     yield from train("reverse")
     yield Stage(command=f"headrace export reverse {policy}", makes=policy)
