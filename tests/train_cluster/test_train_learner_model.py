@@ -64,9 +64,12 @@ def test_gradients_reach_only_the_sequence_they_come_from(tmp_path: Path) -> Non
     model = load_policy(save_tiny_model(tmp_path), random_init=True).eval()
     row = a_row((6, 5, 7))
     embeddings: list[torch.Tensor] = []
-    model.causal.get_input_embeddings().register_forward_hook(
-        lambda _module, _inputs, output: (output.retain_grad(), embeddings.append(output)) and None
-    )
+
+    def keep(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        output.retain_grad()
+        embeddings.append(output)
+
+    model.causal.get_input_embeddings().register_forward_hook(keep)
     logprobs, _ = model(**row, temperature=1.0)
     logprobs[6:11].sum().backward()
     reached = embeddings[0].grad[0].abs().sum(-1) > 0

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from transformers import LlamaConfig
 
 from experience import wire
@@ -20,6 +21,7 @@ from experience.schema import (
     VersionSpan,
 )
 
+torch.set_num_threads(1)  # the models are tiny: a second thread only waits
 VOCABULARY = 23
 CONTROLS = Controls(learning_rate_scale=1.0, kl_scale=1.0, clip_low=0.2, clip_high=0.28, temperature=1.0)
 PRODUCTION = Production(worker="w-0", waited_s=0.0, worked_s=0.0)
