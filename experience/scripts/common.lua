@@ -3,7 +3,7 @@
 --   counters   next_sequence, cursor, committed, epoch:run, epoch:trainer
 --   issued     sequence -> "attempt:prompt_id"     issued, and not yet recorded by a batch
 --   settled    sequence -> JSON [outcome, reason]  settled, and not yet recorded by a batch
---   places     sequence -> "stream id nonce"       where the group's one entry is; nonce = the call that put it there
+--   places     sequence -> "stream id nonce"       where the group's one entry is; nonce = the call (and item) that put it there
 --   alone      "stage:sequence" -> "count deliveries"  deliveries run alone; the last one counted
 --   failures   sequence -> reason of the last release
 --

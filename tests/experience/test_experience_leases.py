@@ -9,7 +9,7 @@ from experience_records import a_prompt
 from experience.buffer import Fenced
 from experience.leases import LeaseKeeper
 
-LEASE_S = 0.6
+LEASE_S = 0.9
 
 
 def wait_until(condition, *, timeout_s=10.0):

@@ -169,8 +169,8 @@ def test_a_wrong_password_is_refused_at_once(server, tmp_path):
     address = Address(url=server.address.url, password_file=str(tmp_path / "password"))
     start = time.monotonic()
     with pytest.raises(BufferRefused, match="refuses our password"):
-        a_buffer(address.connect)
-    assert time.monotonic() - start < 2
+        a_buffer(address.connect, retry_s=60.0)
+    assert time.monotonic() - start < 30
 
 
 def test_a_server_that_stays_away_is_reported_after_the_budget(server):
@@ -179,7 +179,7 @@ def test_a_server_that_stays_away_is_reported_after_the_budget(server):
     start = time.monotonic()
     with pytest.raises(BufferUnavailable, match=r"unix:///.* did not answer for"):
         buffer.snapshot()
-    assert 0.1 < time.monotonic() - start < 5
+    assert 0.1 < time.monotonic() - start < 30
     buffer.close()
 
 
