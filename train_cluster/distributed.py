@@ -20,8 +20,11 @@ def join(
     """Join the group: NCCL where there are GPUs, gloo elsewhere; every collective of any group fails after timeout_s.
 
     A killed peer is noticed at once (its sockets close), a stopped one only by the time-out. `interface` names the
-    network device that gloo listens on; empty = loopback on loopback addresses, else gloo's own choice.
+    network device that gloo listens on; empty = loopback on loopback addresses, else gloo's own choice. A process that
+    has joined stays in that group, whatever it does next (fine-tuning, then reinforcement).
     """
+    if distributed.is_initialized():
+        return
     on_gpu = torch.cuda.is_available()
     interface = interface or ("lo" if master_addr in (LOOPBACK, "localhost") else "")
     if interface:

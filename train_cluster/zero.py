@@ -5,7 +5,7 @@ have been joined (distributed.join) before an engine is built. DeepSpeed's publi
 that must survive bit for bit, so this file, and no other, reaches into its stage-3 optimizer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -35,11 +35,14 @@ class ZeroEngine:
         rank: int,
         world_size: int,
         persist_below: int = PERSIST_BELOW,
+        updated: Callable[[], None] = lambda: None,
     ) -> None:
+        """`updated` is called after each update, inside the step of the learner."""
         import deepspeed  # heavy, and its accelerator is chosen by the environment that join() sets
 
         self.rank = rank
         self.world_size = world_size
+        self._updated = updated
         self.module: torch.nn.Module = module
         self._parameters = published_parameters(module)
         masters = {name: self._cut(parameter.detach().float()) for name, parameter in self._parameters.items()}
@@ -68,6 +71,7 @@ class ZeroEngine:
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
         self._engine.step()
+        self._updated()
         return float(
             self._engine.get_global_grad_norm()
         )  # infinite, and the update skipped, if any gradient is not finite

@@ -1,0 +1,311 @@
+"""One rank of the trainer, as a host runs it: collective operations that answer with plain numbers and strings.
+
+    setup ─▶ train(1) ─▶ publish(1) ─▶ checkpoint(1) ─▶ train(2) …      called on all ranks alike, in one order
+    compose(k+1), published(k), saved(k)                                 on rank 0, each from a thread of its own
+
+A rank that fails in an operation is of no more use: all ranks end and start anew from the newest cut under a new epoch.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experience.buffer import ExperienceBuffer
+from experience.config import PacingConfig
+from experience.ledger import Ledger
+from experience.schema import BatchRecord, Controls
+from train_cluster import checkpoint, distributed, fine_tuning, metrics
+from train_cluster.compose import Composer
+from train_cluster.config import SftConfig, TrainingConfig
+from train_cluster.learner import Learner
+from train_cluster.model import load_policy, tied_aliases
+from train_cluster.publication import Publisher, weights_digest
+from train_cluster.snapshot import Writer, agree_on_cut, load, snapshot
+from train_cluster.zero import ZeroEngine
+from weightstore.blobs import BlobStore
+from weightstore.config import StoreConfig
+
+logger = logging.getLogger(__name__)
+
+WRITE_DEADLINE_S = 600.0
+"""For the slowest rank's files of a version or a checkpoint, once rank 0 has written its own."""
+
+HISTORY_STEPS = 500
+"""Batches that the ledger keeps for replays though no kept checkpoint needs them."""
+
+NO_VERSION = -1
+"""Before the first publication."""
+
+
+class TrainerRank:
+    """The learner on its share of the model, with what feeds it, publishes it and saves it."""
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        lineage: int,
+        epoch: int,
+        rank: int,
+        world_size: int,
+        master_addr: str,
+        master_port: int,
+        config: TrainingConfig,
+        pacing: PacingConfig,
+        store_config: StoreConfig,
+        model_path: str,
+        random_init: bool,
+        seed: int,
+        config_hash: str,
+        controls: Controls,
+        store: BlobStore,
+        ledger: Ledger,
+        buffer: ExperienceBuffer | None,
+        reached: Callable[[str, int], None] = lambda point, step: None,
+    ) -> None:
+        """`buffer`: on rank 0 of a run; None elsewhere, and in a replay."""
+        self._lineage, self._epoch = lineage, epoch
+        self._rank, self._world_size = rank, world_size
+        self._master_addr, self._master_port = master_addr, master_port
+        self._config, self._store_config = config, store_config
+        self._model_path, self._random_init, self._seed = Path(model_path), random_init, seed
+        self._config_hash = config_hash
+        self._store, self._ledger = store, ledger
+        self._reached = reached
+        self._cancelled = threading.Event()
+        self._composer = (
+            None
+            if buffer is None
+            else Composer(
+                run_id=run_id,
+                lineage=lineage,
+                epoch=epoch,
+                buffer=buffer,
+                ledger=ledger,
+                pacing=pacing,
+                algorithm=config.algorithm,
+                controls=controls,
+                seed=seed,
+                config_hash=config_hash,
+                timeout_s=config.compose_timeout_s,
+                reached=reached,
+            )
+        )
+        self._step = 0
+        self._torn = False
+        """True inside a step, and for good after one that failed: the weights are those of no step."""
+        self._cursors: Mapping[str, int] = {"prompts": 0}
+        self._doing = "starting"
+        self._fine_tuning: Mapping[str, Any] = {}
+
+    # -- start -------------------------------------------------------------------------------------------------------
+    def setup(self, cut_step: int | None = None, fine_tune: bool = False) -> dict[str, Any]:
+        """(collective) Join, and load the newest whole cut, or that of `cut_step`; without any, begin by writing cut 0.
+
+        `fine_tune`: only join; `sft` brings its own model.
+        """
+        torch.set_num_threads(self._config.threads)
+        distributed.join(
+            rank=self._rank,
+            world_size=self._world_size,
+            master_addr=self._master_addr,
+            master_port=self._master_port,
+            timeout_s=self._config.collective_timeout_s,
+        )
+        if fine_tune:
+            return {"step": 0}
+        self._build()
+        cut = agree_on_cut(self._store, self._lineage, self._engine, step=cut_step)
+        if cut is not None:
+            self._resume(cut)
+        elif cut_step is None:
+            self.checkpoint(0, NO_VERSION)
+            self.saved(0, WRITE_DEADLINE_S)
+        else:
+            raise ValueError(f"there is no whole checkpoint at step {cut_step} to start from")
+        self._doing = "idle"
+        parameters = sum(torch.Size(spec.shape).numel() for spec in self._engine.specs().values())
+        return {"step": self._step, "parameters": parameters}
+
+    def _build(self) -> None:
+        module = load_policy(
+            self._model_path,
+            attention_dropout=self._config.attention_dropout,
+            random_init=self._random_init,
+            seed=self._seed,
+            gradient_checkpointing=self._config.gradient_checkpointing,
+        )
+        self._engine = ZeroEngine(
+            module,
+            config=self._config,
+            rank=self._rank,
+            world_size=self._world_size,
+            updated=lambda: self._reached("rank.step", self._step + 1),
+        )
+        self._learner = Learner(self._engine, config=self._config)
+        self._publisher = Publisher(
+            self._engine,
+            self._store,
+            lineage=self._lineage,
+            epoch=self._epoch,
+            model_path=self._model_path,
+            aliases=tied_aliases(module),
+            shard_bytes=self._store_config.shard_bytes,
+            deadline_s=WRITE_DEADLINE_S,
+        )
+        self._writer = Writer(
+            self._store,
+            lineage=self._lineage,
+            epoch=self._epoch,
+            rank=self._rank,
+            world_size=self._world_size,
+            config_hash=self._config_hash,
+            deadline_s=WRITE_DEADLINE_S,
+        )
+
+    def _resume(self, cut: checkpoint.Cut) -> None:
+        if cut.config_hash != self._config_hash:
+            raise ValueError(
+                f"{cut.manifest_key} was written under another recipe ({cut.config_hash}, not {self._config_hash})"
+            )
+        load(self._store, cut, self._engine)
+        self._learner.load_state(dict(cut.state["learner"]))
+        self._step, self._cursors = cut.step, cut.cursors
+        logger.info("checkpoint loaded", extra={"step": cut.step, "epoch": cut.epoch, "ranks": cut.world_size})
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+    def compose(self, number: int) -> dict[str, Any]:
+        """Rank 0, from a thread of its own: make and commit batch `number`; waits for its groups. `cancel` ends it."""
+        if self._composer is None:
+            raise ValueError("only rank 0 of a run composes batches; this rank has no buffer")
+        began = time.monotonic()
+        record = self._composer.compose(number, self._cancelled.is_set)
+        return {**_summary(record), "waited_s": time.monotonic() - began}
+
+    def cancel(self) -> None:
+        """End a `compose` that waits."""
+        self._cancelled.set()
+
+    def train(self, number: int) -> dict[str, Any]:
+        """(collective) Train committed batch `number`, which must be the next; the step's report."""
+        self._check()
+        if number != self._step + 1:
+            raise ValueError(f"train({number}) after step {self._step}: batch {self._step + 1} is next")
+        record = self._ledger.read(number)
+        if record is None:
+            raise ValueError(f"batch {number} is not in the ledger: it was not committed, or has been pruned")
+        self._doing, self._torn = f"train {number}", True
+        report = self._learner.step(record)
+        self._step, self._torn, self._doing = number, False, "idle"
+        self._cursors = {"prompts": record.cursor}
+        if self._rank == 0:
+            metrics.observe(report)
+        return asdict(report)
+
+    # -- versions and checkpoints ------------------------------------------------------------------------------------
+    def publish(self, number: int) -> dict[str, Any]:
+        """(collective) Copy the weights of step `number`, the newest, and write them as a version in the background."""
+        self._check(number)
+        return {"number": number, "gather_s": self._publisher.publish(number)}
+
+    def published(self, number: int, timeout_s: float) -> dict[str, Any]:
+        """Rank 0: {number, epoch, digest, bytes, gather_s, write_s} once the version is committed."""
+        return self._publisher.wait(number, timeout_s=timeout_s)
+
+    def checkpoint(self, number: int, newest_version: int, cursors: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """Copy all state of step `number`, the newest, and write it as a cut in the background.
+
+        `newest_version`: number of the newest committed version, -1 = none. `cursors`: prompts drawn by data set; the
+        cursor of the last trained batch unless given.
+        """
+        self._check(number)
+        taken = snapshot(
+            self._engine,
+            step=number,
+            state={"learner": self._learner.state()},
+            newest_version=newest_version,
+            cursors=cursors or self._cursors,
+        )
+        self._writer.start(taken)
+        return {"step": number}
+
+    def saved(self, number: int, timeout_s: float) -> dict[str, Any]:
+        """{step, epoch, bytes, write_s} once this rank's part is written; on rank 0, once the cut is committed."""
+        return self._writer.wait(number, timeout_s=timeout_s)
+
+    def prune(self) -> dict[str, Any]:
+        """Rank 0: delete the cuts beyond those to keep, and batches that neither a kept cut nor the history needs."""
+        deleted = checkpoint.prune(self._store, self._lineage, keep=self._config.checkpoint.keep)
+        oldest = min((cut.step for cut in checkpoint.cuts(self._store, self._lineage)), default=0)
+        keep_from = max(1, min(oldest, self._ledger.newest() - HISTORY_STEPS) + 1)
+        self._ledger.prune(keep_from)
+        return {"cuts_deleted": len(deleted), "batches_from": keep_from}
+
+    def weights_digest(self) -> str:
+        """(collective) The digest that a version of the weights as they are would have."""
+        self._check(self._step)
+        return weights_digest(self._engine)
+
+    # -- the rest ----------------------------------------------------------------------------------------------------
+    def sft(
+        self,
+        config: SftConfig | Mapping[str, Any],
+        out: str,
+        chat_template: bool = False,
+        system_prompt: str | None = None,
+    ) -> dict[str, Any]:
+        """(collective) Fine-tune `config.base` and write the result as a Hugging Face folder; after `setup(fine_tune=True)`."""
+        self._doing = "sft"
+        return fine_tuning.run(
+            SftConfig.model_validate(config),
+            Path(out),
+            training=self._config,
+            rank=self._rank,
+            world_size=self._world_size,
+            seed=self._seed,
+            chat_template=chat_template,
+            system_prompt=system_prompt,
+            progress=self._progress,
+        )
+
+    def status(self) -> dict[str, Any]:
+        return {"step": self._step, "doing": self._doing, **self._fine_tuning}
+
+    def close(self) -> None:
+        """Give up what is still being written, and leave the group."""
+        self._cancelled.set()
+        if hasattr(self, "_engine"):
+            self._publisher.close()
+            self._writer.close()
+            self._engine.close()
+        distributed.leave()
+
+    def _check(self, number: int | None = None) -> None:
+        """Raise what failed in the background, and refuse to copy what is not the whole of step `number`."""
+        self._publisher.check()
+        self._writer.check()
+        if self._torn:
+            raise ValueError(f"step {self._step + 1} failed half-way: start the ranks anew from a checkpoint")
+        if number is not None and number != self._step:
+            raise ValueError(f"step {number} was asked for, but the weights are those of step {self._step}")
+
+    def _progress(self, step: int, total: int, loss: float) -> None:
+        self._fine_tuning = {"step": step, "total": total, "loss": loss}
+
+
+def _summary(record: BatchRecord) -> dict[str, Any]:
+    outcomes = [settlement.outcome for settlement in record.settled]
+    return {
+        "number": record.number,
+        "epoch": record.epoch,
+        "groups": len(record.groups),
+        "bytes": sum(map(len, record.groups)),
+        "next_sequence": record.next_sequence,
+        "settled": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
+    }
