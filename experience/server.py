@@ -13,6 +13,7 @@ reused pid is no danger, and a server whose starter died before it noted anythin
 """
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -20,8 +21,8 @@ import secrets
 import select
 import shutil
 import signal
+import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,9 +118,7 @@ class EmbeddedServer:
         binary = find_binary(preferred)
         if not self._password.exists():
             _write_private(self._password, secrets.token_hex(32))
-        socket = self.folder / "server.sock"
-        if len(os.fsencode(socket)) > _SOCKET_PATH_BYTES:
-            socket = Path(tempfile.mkdtemp(prefix="headrace-", dir="/tmp")) / "server.sock"  # mkdtemp: 0700
+        socket = self._socket()
         launched = Launched(socket=str(socket), binary=binary)
         _write_private(self._config, self._settings(socket))
         _write_private(self._state, json.dumps(asdict(launched)))
@@ -141,6 +140,19 @@ class EmbeddedServer:
             time.sleep(_LOOK_AGAIN_S)
         log.info("server_started", extra={"pid": self._child.pid, "socket": launched.socket, "binary": binary})
         return launched
+
+    def _socket(self) -> Path:
+        """In the folder, or for long paths in a private one below /tmp; always the same, so that clients come back."""
+        socket = self.folder / "server.sock"
+        if len(os.fsencode(socket)) <= _SOCKET_PATH_BYTES:
+            return socket
+        name = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
+        elsewhere = Path(f"/tmp/headrace-{os.getuid()}-{name}")
+        elsewhere.mkdir(mode=0o700, exist_ok=True)
+        found = elsewhere.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise ServerFailed(f"{elsewhere} is not a private folder of ours; remove it, or use a shorter run folder")
+        return elsewhere / "server.sock"
 
     def _settings(self, socket: Path) -> str:
         settings = {

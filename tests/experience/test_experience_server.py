@@ -147,9 +147,17 @@ def test_a_long_folder_gets_a_socket_elsewhere_in_private(tmp_path):
     socket = Path(json.loads((server.folder / "server.json").read_text())["socket"])
     assert len(str(socket)) < 100
     assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
-    assert EmbeddedServer(server.folder).client().ping()
+    client = EmbeddedServer(server.folder).client()
+    assert client.ping()
     server.stop()
     assert not socket.parent.exists()
+    server.start()
+    assert client.ping()  # the path is the same, so that clients come back
+    server.stop()
+    socket.parent.mkdir(mode=0o755)
+    with pytest.raises(ServerFailed, match="not a private folder of ours"):
+        server.start()
+    socket.parent.rmdir()
 
 
 def test_folders_with_spaces_and_quotes_work(tmp_path):
