@@ -1,21 +1,15 @@
 """One vLLM engine for all tests here: it takes seconds to start, and a process can hold only one."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
+import gen_tiny_policy
 import pytest
-import tiny_policy
-from transformers import LlamaForCausalLM
+from gen_tiny_policy import FIRST, SECOND, Published
 
 from gen_cluster.config import EngineConfig
 from gen_cluster.vllm_engine import VllmEngine
 from weightstore.blobs import FileBlobStore
 from weightstore.fetch import StoreWeightSource
-from weightstore.manifest import WeightVersion
-
-FIRST = WeightVersion(0, 1, 0)
-SECOND = WeightVersion(0, 1, 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,25 +17,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "spoiled_engine" in getattr(item, "fixturenames", ()))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """Two versions in a store, and the same weights in transformers."""
-
-    folder: Path
-    store: FileBlobStore
-    source: StoreWeightSource
-    policies: dict[int, LlamaForCausalLM]
-    """By version number."""
-
-
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     folder = tmp_path_factory.mktemp("policy")
-    tiny_policy.build(folder)
+    gen_tiny_policy.build(folder)
     store = FileBlobStore(tmp_path_factory.mktemp("store"))
-    policies = {version.number: tiny_policy.policy(folder, seed=version.number) for version in (FIRST, SECOND)}
+    policies = {version.number: gen_tiny_policy.policy(folder, seed=version.number) for version in (FIRST, SECOND)}
     for version in (FIRST, SECOND):
-        tiny_policy.publish_tensors(store, version, tiny_policy.tensors_of(policies[version.number]))
+        gen_tiny_policy.publish_tensors(store, version, gen_tiny_policy.tensors_of(policies[version.number]))
     source = StoreWeightSource(store, lineage=0, run_epoch=0, threads=1)
     return Published(folder=folder, store=store, source=source, policies=policies)
 

@@ -3,12 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+import gen_tiny_policy
 import numpy as np
 import pytest
-import tiny_policy
 import torch
-from conftest import FIRST, SECOND, Published
-from tiny_policy import logprobs_of, prompt_tokens, sampling
+from gen_tiny_policy import FIRST, SECOND, Published, logprobs_of, prompt_tokens, sampling
 
 from experience.schema import VersionSpan
 from gen_cluster.engine import Finished, WeightsRefused
@@ -79,7 +78,7 @@ def test_the_model_folders_own_end_token_does_not_stop(engine: VllmEngine, publi
     for i in range(16):
         engine.add(f"r{i}", tokens=prompt_tokens(9), sampling=sampling(64), seed=i)
     finished = drain(engine).values()
-    assert any(tiny_policy.EOS in one.tokens for one in finished)
+    assert any(gen_tiny_policy.EOS in one.tokens for one in finished)
     assert all(len(one.tokens) == 64 for one in finished)
 
 
@@ -140,7 +139,7 @@ def _logprobs_across(published: Published, prompt: np.ndarray, response: np.ndar
     past = published.policies[0](tokens[None, :boundary], use_cache=True)
     new = published.policies[1](tokens[None, boundary:], past_key_values=past.past_key_values)
     logits = torch.cat([past.logits[0], new.logits[0]])
-    logprobs = torch.log_softmax(logits / tiny_policy.TEMPERATURE, dim=-1)[len(prompt) - 1 : -1]
+    logprobs = torch.log_softmax(logits / gen_tiny_policy.TEMPERATURE, dim=-1)[len(prompt) - 1 : -1]
     return logprobs.gather(1, tokens[len(prompt) :, None])[:, 0].numpy()
 
 
@@ -161,7 +160,7 @@ def test_the_prefix_cache_of_older_weights_is_not_reused(engine: VllmEngine, pub
     ("tokens", "match"),
     [
         (prompt_tokens(0), "empty"),
-        (prompt_tokens(tiny_policy.CONTEXT), "longer than the maximum model length of 512"),
+        (prompt_tokens(gen_tiny_policy.CONTEXT), "longer than the maximum model length of 512"),
         (np.array([5, 98], dtype=np.int32), r"must be in 0 \.\. 97"),
     ],
 )
@@ -174,7 +173,7 @@ def test_a_prompt_that_cannot_be_answered_is_refused(engine: VllmEngine, tokens:
 def test_expected_names_have_the_tied_head_once(engine: VllmEngine, published: Published) -> None:
     shapes = engine.expected_shapes()
     assert shapes == {
-        name: tuple(tensor.shape) for name, tensor in tiny_policy.tensors_of(published.policies[0]).items()
+        name: tuple(tensor.shape) for name, tensor in gen_tiny_policy.tensors_of(published.policies[0]).items()
     }
     assert "model.embed_tokens.weight" in shapes
     assert "lm_head.weight" not in shapes
@@ -182,7 +181,7 @@ def test_expected_names_have_the_tied_head_once(engine: VllmEngine, published: P
 
 def _fetched(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> FetchedVersion:
     version = WeightVersion(0, 1, 5)
-    tiny_policy.publish_tensors(FileBlobStore(tmp_path), version, tensors)
+    gen_tiny_policy.publish_tensors(FileBlobStore(tmp_path), version, tensors)
     return StoreWeightSource(FileBlobStore(tmp_path), lineage=0, run_epoch=0, threads=1).fetch(version)
 
 
@@ -209,7 +208,7 @@ def _misshapen(tensors: dict[str, torch.Tensor]) -> None:
 def test_a_version_that_does_not_fit_is_refused_and_the_old_one_serves_whole(
     engine: VllmEngine, published: Published, tmp_path: Path, spoil, match: str
 ) -> None:
-    tensors = tiny_policy.tensors_of(published.policies[1])
+    tensors = gen_tiny_policy.tensors_of(published.policies[1])
     spoil(tensors)
     engine.add("running", tokens=prompt_tokens(7), sampling=sampling(12), seed=1)
     engine.step()
@@ -219,7 +218,7 @@ def test_a_version_that_does_not_fit_is_refused_and_the_old_one_serves_whole(
 
 
 def test_a_tensor_damaged_after_the_fetch_is_refused(engine: VllmEngine, published: Published, tmp_path: Path) -> None:
-    fetched = _fetched(tmp_path, tiny_policy.tensors_of(published.policies[1]))
+    fetched = _fetched(tmp_path, gen_tiny_policy.tensors_of(published.policies[1]))
     entry = fetched.manifest.tensors[3]
     with (tmp_path / fetched.manifest.version.folder / entry.blob).open("r+b") as blob:
         blob.seek(entry.offset + 1)

@@ -1,8 +1,7 @@
 """An update that breaks off half-way loses the engine: nothing is served from then on."""
 
 import pytest
-from conftest import SECOND, Published
-from tiny_policy import prompt_tokens, sampling
+from gen_tiny_policy import SECOND, Published, prompt_tokens, sampling
 
 from gen_cluster.engine import EngineLost
 from gen_cluster.vllm_engine import VllmEngine

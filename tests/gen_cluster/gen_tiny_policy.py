@@ -1,5 +1,6 @@
 """A two-layer Llama with a character tokenizer, its published versions, and what transformers says of them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,26 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experience.schema import Sampling
 from weightstore import publish
-from weightstore.blobs import BlobStore
+from weightstore.blobs import BlobStore, FileBlobStore
+from weightstore.fetch import StoreWeightSource
 from weightstore.manifest import WeightVersion
 
 EOS = 1
 CONTEXT = 512
 TEMPERATURE = 0.7
+FIRST = WeightVersion(0, 1, 0)
+SECOND = WeightVersion(0, 1, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """Both versions in a store, and the same weights in transformers."""
+
+    folder: Path
+    store: FileBlobStore
+    source: StoreWeightSource
+    policies: dict[int, LlamaForCausalLM]
+    """By version number."""
 
 
 def build(folder: Path) -> None:

@@ -1,0 +1,59 @@
+"""Looks for new weights and fetches them beside generation, in one background thread."""
+
+import logging
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from weightstore.fetch import CorruptVersion, FetchedVersion, VersionMissing, WeightSource
+from weightstore.manifest import WeightVersion
+
+logger = logging.getLogger(__name__)
+
+
+class WeightFeed:
+    """At most one look is under way; after each one there is a pause of `interval_s`."""
+
+    def __init__(self, source: WeightSource, *, interval_s: float) -> None:
+        self._source = source
+        self._interval_s = interval_s
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="weight-feed")
+        self._look: Future[FetchedVersion | None] | None = None
+        self._next_look = 0.0
+        self._seen: WeightVersion | None = None
+
+    def take(self) -> FetchedVersion | None:
+        """The newest version, whole and verified, once; None: nothing new, or not fetched yet. Never blocks.
+
+        A store that does not answer is asked again at the next look. CorruptVersion: once for each such version.
+        """
+        if self._look is None:
+            if time.monotonic() >= self._next_look:
+                self._look = self._thread.submit(self._fetch_newest)
+            return None
+        if not self._look.done():
+            return None
+        look, self._look = self._look, None
+        self._next_look = time.monotonic() + self._interval_s
+        try:
+            return look.result()
+        except OSError as error:
+            logger.warning("weights not fetched, will try again", extra={"error": str(error)})
+            return None
+
+    def close(self) -> None:
+        """Waits for the look that is under way."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _fetch_newest(self) -> FetchedVersion | None:
+        version = self._source.newest()
+        if version is None or version == self._seen:
+            return None
+        try:
+            fetched = self._source.fetch(version)
+        except VersionMissing:  # superseded and deleted since: the next look finds its successor
+            return None
+        except CorruptVersion:
+            self._seen = version
+            raise
+        self._seen = version
+        return fetched
