@@ -1,6 +1,7 @@
 """The trainer's ranks alone, called one operation at a time and waited for: what fine-tuning and replays need."""
 
 import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +14,8 @@ from orchestrator.member import cause_of
 from orchestrator.stores import open_store
 from orchestrator.topology import Topology, start_ray
 from weightstore.epochs import newest_epoch
+
+Watch = Callable[[Mapping[str, Any]], None]
 
 POLL_S = 0.2
 """Between two looks at the ranks' health while a call runs."""
@@ -44,15 +47,15 @@ class RankCrew:
             rank.kill()
         ray.shutdown()
 
-    def call(self, method: str, *arguments: Any) -> list[Any]:
-        """Every rank's answer, by rank. RunFailed: one of them failed or fell silent."""
-        return self._wait([rank.actor.call.remote(method, *arguments) for rank in self._ranks])
+    def call(self, method: str, *arguments: Any, watch: Watch | None = None) -> list[Any]:
+        """Every rank's answer, by rank. RunFailed: one of them failed or fell silent.
 
-    def status(self) -> dict[str, Any]:
-        """Of rank 0, as of its last heartbeat."""
-        return self._ranks[0].status
+        watch: is shown each new status of rank 0 while the call runs.
+        """
+        return self._wait([rank.actor.call.remote(method, *arguments) for rank in self._ranks], watch)
 
-    def _wait(self, calls: list[Any]) -> list[Any]:
+    def _wait(self, calls: list[Any], watch: Watch | None = None) -> list[Any]:
+        shown: dict[str, Any] = {}
         pending = calls
         while pending:
             done, pending = ray.wait(pending, num_returns=1, timeout=POLL_S)
@@ -60,6 +63,9 @@ class RankCrew:
                 cause = rank.pulse(time.monotonic())
                 if cause:
                     raise RunFailed(f"{rank.name}: {cause}")
+            if watch and self._ranks[0].status != shown:
+                shown = self._ranks[0].status
+                watch(shown)
             for call in done:
                 self._check(call)
         return [ray.get(call) for call in calls]

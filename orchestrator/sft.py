@@ -1,0 +1,36 @@
+"""Supervised fine-tuning on the trainer's own ranks; the result is a model folder that appears whole."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator import logs
+from orchestrator.config import Recipe
+from orchestrator.console import Console
+from orchestrator.folder import RunFolder
+from orchestrator.ranks import RankCrew
+
+
+def fine_tune(recipe: Recipe, *, console: Console) -> dict[str, Any]:
+    """Train `sft.base` on `sft.path`, write `model.path`. RunFailed: a rank failed; nothing was written, start over."""
+    assert recipe.sft is not None
+    folder = RunFolder(Path(recipe.run.root) / f"{recipe.run.name}-sft")
+    with folder.locked():
+        folder.create()
+        logs.configure(folder.logs, worker="driver")
+        console.say(f"sft {recipe.run.name}: {recipe.sft.base} -> {recipe.model.path}")
+        out = Path(recipe.model.path)
+        draft = out.with_name(f".{out.name}.partial")
+        with RankCrew(recipe, folder, fine_tune=True) as crew:
+            settings = recipe.sft.model_dump(mode="json")
+            data = recipe.data
+            arguments = (settings, str(draft), data.chat_template, data.system_prompt)
+            answer = crew.call("sft", *arguments, watch=lambda status: _show(console, status))[0]
+        draft.rename(out)
+    return dict(answer) | {"out": str(out)}
+
+
+def _show(console: Console, status: Mapping[str, Any]) -> None:
+    if "total" in status:
+        note = f"loss {status['loss']:.3f}"
+        console.progress("sft step", completed=status["step"], total=status["total"], note=note)
