@@ -1,31 +1,42 @@
-"""INT8 inference of a frozen causal language model: int8 weights per output channel, int8 activations per token."""
+"""INT8 inference of a frozen causal language model: weights per output channel, activations per token or in float."""
 
 import torch
 from torch import nn
 
 
-def quantize(model: nn.Module) -> None:
+def quantize(model: nn.Module, *, activations: bool) -> None:
     """Replace the weights of all linear layers by INT8 ones, in place. ValueError: a layer it has no INT8 form for.
 
     Scales are symmetric, one an output channel and one a token (Dettmers et al. 2022, section 3.1: vector-wise).
     Embeddings and the output head stay in float: the one is a look-up, the other decides every log-prob, and often they
     are one tensor. Norms and biases stay too.
 
+    activations: False leaves them in float; a few large ones in a trained model spoil the scale of their token, which is
+    where most of the error comes from (section 3.2 of the same paper).
+
     Rounding makes a log-prob depend, far below the error of INT8 itself, on what shares its forward pass: a float sum in
     another order can tip an activation to the next step. CPUs without VNNI add int8 products in 16 bits; torchao's
     reduced range keeps these sums from overflowing.
     """
-    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_  # loads compiled kernels
+    from torchao.quantization import (  # loads compiled kernels
+        Int8DynamicActivationInt8WeightConfig,
+        Int8WeightOnlyConfig,
+        quantize_,
+    )
     from torchao.utils import should_reduce_range
 
     kept = float_modules(model)
-    config = Int8DynamicActivationInt8WeightConfig(
-        reduce_range=should_reduce_range(next(model.parameters()).device), set_inductor_config=False
+    config = (
+        Int8DynamicActivationInt8WeightConfig(
+            reduce_range=should_reduce_range(next(model.parameters()).device), set_inductor_config=False
+        )
+        if activations
+        else Int8WeightOnlyConfig(set_inductor_config=False)
     )
     quantize_(model, config, filter_fn=lambda module, _: isinstance(module, nn.Linear) and module not in kept)
     if left := _still_float(model, kept):
         raise ValueError(
-            f"scoring.reference.precision int8: {type(model).__name__} has matrices outside linear layers "
+            f"scoring.reference.precision is INT8, and {type(model).__name__} has matrices outside linear layers "
             f"({', '.join(left[:3])}{', …' if len(left) > 3 else ''}); use float32 or bfloat16"
         )
 

@@ -56,8 +56,8 @@ class HfReference:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
         self._model: Any = model.eval().requires_grad_(False)
         self._limit = config.micro_batch_tokens
-        if config.precision == "int8":
-            quantize(self._model)
+        if config.precision in ("int8", "int8_weights"):
+            quantize(self._model, activations=config.precision == "int8")
         size = weight_bytes(self._model)
         logger.info("reference loaded", extra={"path": path, "precision": config.precision, "weight_bytes": size})
 

@@ -95,7 +95,7 @@ def test_each_response_has_its_own_temperature(folder: str) -> None:
     assert np.abs(values[0] - values[1]).max() > 0.1
 
 
-@pytest.mark.parametrize(("precision", "mean_limit"), [("int8", 0.06), ("bfloat16", 0.03)])
+@pytest.mark.parametrize(("precision", "mean_limit"), [("int8", 0.06), ("int8_weights", 0.04), ("bfloat16", 0.03)])
 def test_low_precision_stays_near_float32(folder: str, precision: str, mean_limit: float) -> None:
     responses = draw(40, seed=2, temperature=1.0)
     exact = np.concatenate(reference(folder, precision="float32").logprobs(responses))
@@ -116,8 +116,9 @@ def test_batching_moves_int8_by_far_less_than_its_error(folder: str) -> None:
     assert np.abs(together - apart).mean() < 0.2 * np.abs(together - exact).mean()
 
 
-def test_int8_shrinks_all_but_embeddings_and_norms(folder: str) -> None:
-    exact, small = reference(folder, precision="float32")._model, reference(folder, precision="int8")._model
+@pytest.mark.parametrize("precision", ["int8", "int8_weights"])
+def test_int8_shrinks_all_but_embeddings_and_norms(folder: str, precision: str) -> None:
+    exact, small = reference(folder, precision="float32")._model, reference(folder, precision=precision)._model
     embedding = VOCABULARY * 64 * 4
     assert weight_bytes(small) - embedding < 0.3 * (weight_bytes(exact) - embedding)
     assert small.lm_head.weight is small.model.embed_tokens.weight
@@ -127,6 +128,23 @@ def test_int8_of_a_model_without_linear_layers_is_refused(tmp_path: Path) -> Non
     GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=VOCABULARY)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"GPT2LMHeadModel has matrices outside linear layers .*use float32 or bfl"):
         reference(str(tmp_path), precision="int8")
+
+
+def test_outlier_activations_cost_int8_far_more_than_int8_weights(folder: str, tmp_path: Path) -> None:
+    """One channel 30 times as large before the linear layers, as trained models have it, and undone in their weights."""
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.input_layernorm.weight[3] *= 30
+            for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
+                projection.weight[:, 3] /= 30
+    model.save_pretrained(tmp_path)
+    responses = draw(40, seed=4, temperature=1.0)
+    exact, both, weights = (
+        np.concatenate(reference(str(tmp_path), precision=precision).logprobs(responses))
+        for precision in ("float32", "int8", "int8_weights")
+    )
+    assert np.abs(both - exact).mean() > 2 * np.abs(weights - exact).mean()
 
 
 def test_a_missing_folder_missing_weights_and_another_vocabulary_are_refused(folder: str, tmp_path: Path) -> None:
