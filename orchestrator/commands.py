@@ -97,8 +97,9 @@ def _status_lines(content: Mapping[str, Any]) -> list[str]:
             f"step {content['step']} of {content['steps']}, {content['committed']} batches committed, "
             f"version {content['published']} published, step {content['saved']} saved, epoch {content['epoch']}"
         )
-        lines.append(f"live groups {content['live']}, streams {content['streams']}, restarts {content['restarts']}")
         lines.append(f"trainer: {content['trainer']}")
+    if "live" in content:
+        lines.append(f"live groups {content['live']}, streams {content['streams']}, restarts {content['restarts']}")
     for name, worker in content.get("workers", {}).items():
         facts = ", ".join(f"{key} {value}" for key, value in worker.items() if key not in ("pid", "port"))
         lines.append(f"{name}: {facts}")

@@ -38,7 +38,7 @@ def live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Co
     store, ledger = open_store(recipe, folder), open_ledger(recipe, folder)
     epoch = claim_epoch(store, kind="orchestrator", life=life_record(recipe))
     log.info("life begins", extra={"epoch": epoch, "run": folder.run_id})
-    with _server(recipe, folder), _buffer(recipe, folder, epoch) as buffer, _ray(recipe):
+    with _metrics() as metrics_port, _server(recipe, folder), _buffer(recipe, folder, epoch) as buffer, _ray(recipe):
         admission = Admission(recipe, buffer=buffer, issuer=issuer)
         newest = adopt_newest(store, lineage=LINEAGE, run_epoch=epoch)
         published = newest.number if newest else -1
@@ -55,14 +55,13 @@ def live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Co
             epoch=epoch,
             committed=committed,
             published=published,
+            metrics_port=metrics_port,
             console=console,
         )
         return _drive(run, console)
 
 
 def _drive(run: Run, console: Console) -> Ending:
-    server, _ = prometheus_client.start_http_server(0, addr=LOOPBACK)
-    run.reporter.port = server.server_port
     state: Literal["completed", "stopped", "failed"] = "failed"
     cause = ""
     try:
@@ -81,10 +80,9 @@ def _drive(run: Run, console: Console) -> Ending:
         log.exception("driver failed")
         raise
     finally:
+        run.ended(state, cause=cause)
         run.close()
-        run.reporter.ended(state, cause=cause)
         log.info("life ends", extra={"state": state, "cause": cause})
-        server.shutdown()
 
 
 def recover(buffer: ExperienceBuffer, ledger: Ledger, admission: Admission, *, published: int) -> int:
@@ -107,6 +105,17 @@ def recover(buffer: ExperienceBuffer, ledger: Ledger, admission: Admission, *, p
         admission.issue_anew(again, buffer.snapshot(), published=published)
         buffer.settle([issue.sequence for issue in lost], outcome="lost", reason="not in the buffer after a restart")
     return committed
+
+
+@contextmanager
+def _metrics() -> Iterator[int]:
+    """The port of the driver's own metrics."""
+    server, thread = prometheus_client.start_http_server(0, addr=LOOPBACK)
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 @contextmanager

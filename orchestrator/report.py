@@ -21,15 +21,14 @@ INTERVAL_S = 1.0
 
 
 class Reporter:
-    def __init__(self, folder: RunFolder, recipe: Recipe, *, epoch: int, console: Console, port: int = 0) -> None:
+    def __init__(self, folder: RunFolder, recipe: Recipe, *, epoch: int, console: Console, port: int) -> None:
         self._folder, self._recipe, self._epoch, self._console = folder, recipe, epoch, console
         self._started = time.time()
         self._written_at = -INTERVAL_S
         self._last_step: dict[str, Any] = {}
         self._status: dict[str, Any] = {"run": recipe.run.name, "epoch": epoch, "steps": recipe.run.steps}
         self._targets: list[dict[str, Any]] = []
-        self.port = port
-        """Of the driver's own metrics."""
+        self._port = port
         metrics.EPOCH.set(epoch)
 
     def stepped(self, report: Mapping[str, Any]) -> None:
@@ -49,32 +48,37 @@ class Reporter:
         self._status |= {
             "state": "running" if trainer.started else "starting",
             "pid": os.getpid(),
-            "step": max(trainer.step, 0),
-            "committed": snapshot.committed,
-            "published": trainer.published,
-            "saved": trainer.saved,
+            **self._progress(trainer),
             "live": snapshot.live,
             "streams": dict(snapshot.depths),
             "restarts": {"trainer": trainer.restarts, "workers": supervisor.restarts},
-            "trainer": trainer.doing(),
             "workers": {member.name: member.status for member in members},
-            "last_step": self._last_step,
         }
         self._write()
         self._write_targets({member.name: member.status.get("port") for member in members})
         self._console.waiting(self._status)
 
-    def ended(self, state: str, *, cause: str = "") -> None:
+    def ended(self, state: str, trainer: Trainer, *, cause: str = "") -> None:
         """The last word: completed, stopped or failed, with the one-line cause."""
-        self._status |= {"state": state, "cause": cause, "workers": {}}
+        self._status |= self._progress(trainer) | {"state": state, "cause": cause, "workers": {}}
         self._write()
+
+    def _progress(self, trainer: Trainer) -> dict[str, Any]:
+        return {
+            "step": max(trainer.step, 0),
+            "committed": trainer.committed,
+            "published": trainer.published,
+            "saved": trainer.saved,
+            "trainer": trainer.doing(),
+            "last_step": self._last_step,
+        }
 
     def _write(self) -> None:
         self._folder.write_json(self._folder.status, self._status | {"updated": _now()})
 
     def _write_targets(self, ports: Mapping[str, Any]) -> None:
         """Prometheus file service discovery: one entry a process."""
-        named = {"driver": self.port, **ports}
+        named = {"driver": self._port, **ports}
         targets = [
             {
                 "targets": [f"{LOOPBACK}:{port}"],

@@ -52,13 +52,14 @@ class Run:
         epoch: int,
         committed: int,
         published: int,
+        metrics_port: int,
         console: Console,
     ) -> None:
         self._recipe, self._store, self._buffer = recipe, store, buffer
         self._admission, self._lineage, self._epoch = admission, lineage, epoch
         self._stop = threading.Event()
         self._tick = threading.Event()
-        self._reporter = Reporter(folder, recipe, epoch=epoch, console=console)
+        self._reporter = Reporter(folder, recipe, epoch=epoch, console=console, port=metrics_port)
         counts: dict[Kind, int] = {"gen": recipe.generation.workers, "score": recipe.scoring.workers}
         self._supervisor = Supervisor(recipe.supervise, counts=counts, spawn=topology.worker)
         self._trainer = Trainer(
@@ -99,9 +100,8 @@ class Run:
         for member in (*self._supervisor.members(), *self._trainer.ranks):
             member.kill()
 
-    @property
-    def reporter(self) -> Reporter:
-        return self._reporter
+    def ended(self, state: str, *, cause: str) -> None:
+        self._reporter.ended(state, self._trainer, cause=cause)
 
     def _wait(self) -> None:
         """Until a call of the trainer finishes, or the poll interval has passed."""

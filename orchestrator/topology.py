@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray._private import ray_constants
+from ray._private import worker as ray_worker
 
 from experience.buffer import ExperienceBuffer
 from orchestrator.config import Recipe
@@ -26,6 +28,11 @@ _RECORDED_PACKAGES = ("headrace", "torch", "deepspeed", "transformers", "ray", "
 def start_ray(recipe: Recipe) -> None:
     """A Ray of this run's own, for control messages only: no dashboard, no usage reports, the smallest object store."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray's mode for one machine, as on Windows and macOS: all its servers listen on loopback alone.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    # Ray reports deaths on standard output, which belongs to results; supervision tells of them in its own words.
+    ray_worker.print_to_stdstream = lambda data, ignore_prefix: log.info("ray", extra={"lines": data["lines"]})
+    logging.getLogger("ray").setLevel(logging.ERROR)
     ray.init(
         address="local",
         num_cpus=1,  # actors ask for none; a larger number only starts idle processes

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from train_cluster.model import load_policy, tied_aliases
 from train_cluster.publication import Publisher, weights_digest
 from train_cluster.snapshot import Writer, agree_on_cut, load, snapshot
 from train_cluster.zero import ZeroEngine
+from weightstore import retention
 from weightstore.blobs import BlobStore
 from weightstore.config import StoreConfig
 
@@ -77,8 +79,11 @@ class TrainerRank:
         self._model_path, self._random_init, self._seed = Path(model_path), random_init, seed
         self._config_hash = config_hash
         self._store, self._ledger = store, ledger
+        self._max_staleness = pacing.max_staleness
         self._reached = reached
         self._cancelled = threading.Event()
+        self._resources = ExitStack()
+        """What the model in hand holds open."""
         self._composer = (
             None
             if buffer is None
@@ -119,6 +124,7 @@ class TrainerRank:
             timeout_s=self._config.collective_timeout_s,
         )
         if fine_tune:
+            self._resources.close()
             return {"step": 0}
         self._build()
         cut = agree_on_cut(self._store, self._lineage, self._engine, step=cut_step)
@@ -134,6 +140,7 @@ class TrainerRank:
         return {"step": self._step, "parameters": parameters}
 
     def _build(self) -> None:
+        self._resources.close()
         module = load_policy(
             self._model_path,
             attention_dropout=self._config.attention_dropout,
@@ -148,6 +155,7 @@ class TrainerRank:
             world_size=self._world_size,
             updated=lambda: self._reached("rank.step", self._step + 1),
         )
+        self._resources.callback(self._engine.close)
         self._learner = Learner(self._engine, config=self._config)
         self._publisher = Publisher(
             self._engine,
@@ -159,6 +167,7 @@ class TrainerRank:
             shard_bytes=self._store_config.shard_bytes,
             deadline_s=WRITE_DEADLINE_S,
         )
+        self._resources.callback(self._publisher.close)
         self._writer = Writer(
             self._store,
             lineage=self._lineage,
@@ -168,6 +177,7 @@ class TrainerRank:
             config_hash=self._config_hash,
             deadline_s=WRITE_DEADLINE_S,
         )
+        self._resources.callback(self._writer.close)
 
     def _resume(self, cut: checkpoint.Cut) -> None:
         if cut.config_hash != self._config_hash:
@@ -215,8 +225,18 @@ class TrainerRank:
         return {"number": number, "gather_s": self._publisher.publish(number)}
 
     def published(self, number: int, timeout_s: float) -> dict[str, Any]:
-        """Rank 0: {number, epoch, digest, bytes, gather_s, write_s} once the version is committed."""
-        return self._publisher.wait(number, timeout_s=timeout_s)
+        """Rank 0: {number, epoch, digest, bytes, gather_s, write_s} once the version is committed; then older ones go."""
+        answer = self._publisher.wait(number, timeout_s=timeout_s)
+        retention.sweep(
+            self._store,
+            self._lineage,
+            newest=number,
+            max_staleness=self._max_staleness,
+            cut_steps=[cut.step for cut in checkpoint.cuts(self._store, self._lineage)],
+            pinned=(),
+            ranks_epoch=self._epoch,
+        )
+        return answer
 
     def checkpoint(self, number: int, newest_version: int, cursors: Mapping[str, int] | None = None) -> dict[str, Any]:
         """Copy all state of step `number`, the newest, and write it as a cut in the background.
@@ -280,10 +300,7 @@ class TrainerRank:
     def close(self) -> None:
         """Give up what is still being written, and leave the group."""
         self._cancelled.set()
-        if hasattr(self, "_engine"):
-            self._publisher.close()
-            self._writer.close()
-            self._engine.close()
+        self._resources.close()
         distributed.leave()
 
     def _check(self, number: int | None = None) -> None:
