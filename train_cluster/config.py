@@ -34,7 +34,9 @@ class KlConfig(BaseModel):
 
     where: Literal["loss", "reward", "none"] = "loss"
     estimator: Literal["k1", "k2", "k3"] = "k3"
-    """Schulman 2020; k3 is unbiased, non-negative and of low variance."""
+    """Schulman 2020. As a measure, k3 is unbiased, non-negative and of low variance. As a term of the loss only k2 has the
+    expected gradient of KL(policy || reference); that of k3, GRPO's choice, is of the other direction, and that of k1 is
+    zero (train_cluster.kl says why)."""
     coefficient: float = Field(default=0.02, ge=0)
     """beta_0; 0.02 at 7B, 0.05 at 70B, 0.1 at 405B."""
     adaptive: bool = False
@@ -80,7 +82,8 @@ class TrainingConfig(BaseModel):
     mini_batches: int = Field(default=1, ge=1)
     """Optimizer updates a pass."""
     micro_batch_tokens: int = Field(default=8192, ge=1)
-    """Tokens packed into one forward pass of a rank; sequences are never split."""
+    """Tokens packed into one forward pass of a rank; sequences are never split. It bounds memory: attention costs what the
+    sequences cost apart. On CPU 1024 or so is as fast as more."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of parameters in the forward pass; master weights are float32."""
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)

@@ -1,5 +1,6 @@
 """The learner: one step of reinforcement learning from one committed batch."""
 
+import logging
 import math
 from collections import defaultdict
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from train_cluster.measures import OBSERVED, Stopwatch, Totals, make_report, new
 from train_cluster.report import StepReport
 from train_cluster.rows import Row, build_row
 from train_cluster.schedule import warmed_up
+
+logger = logging.getLogger(__name__)
 
 STATE_VERSION = 1
 
@@ -58,6 +61,10 @@ class Learner:
         self._config = config
         self._steps = 0
         self._kl_coefficient = config.kl.coefficient
+        if (config.kl.where, config.kl.estimator) == ("loss", "k1"):
+            logger.warning(
+                "k1 in the loss has no expected gradient: the reference will not hold the policy; use k2 or k3"
+            )
 
     def step(self, record: BatchRecord) -> StepReport:
         """(collective) Train one batch.
