@@ -9,7 +9,7 @@ from orchestrator.config import Recipe
 from orchestrator.modelfolder import ModelFolder, count_parameters
 from orchestrator.prompts import PromptSource
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "int8_weights": 1}
 MASTER_BYTES = 12
 """A parameter in a checkpoint: float32 master weight and two moments."""
 TOKEN_BYTES = 13

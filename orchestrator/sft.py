@@ -14,7 +14,7 @@ from orchestrator.ranks import RankCrew
 def fine_tune(recipe: Recipe, *, console: Console) -> dict[str, Any]:
     """Train `sft.base` on `sft.path`, write `model.path`. RunFailed: a rank failed; nothing was written, start over."""
     assert recipe.sft is not None
-    folder = RunFolder(Path(recipe.run.root) / f"{recipe.run.name}-sft")
+    folder = RunFolder(Path(recipe.run.root) / f".{recipe.run.name}.sft")
     with folder.locked():
         folder.create()
         logs.configure(folder.logs, worker="driver")

@@ -78,16 +78,16 @@ class Trainer:
     def doing(self) -> str:
         """In words, for status and diagnosis."""
         parts = [
-            " ".join(map(str, self._running[0])) if self._running else "",
+            f"{self._running[0][0]} {self._running[0][1][0]}" if self._running else "",
             f"compose {self.committed + 1}" if self._composing else "",
         ]
         parts += ["writing a version" if self._publishing else "", "writing a checkpoint" if self._saving else ""]
         return ", ".join(part for part in parts if part) or ("idle" if self.started else "starting")
 
     def pending_calls(self) -> list[Any]:
-        """Calls whose end is worth waking up for."""
-        running = self._running[1] if self._running else []
-        return [*running, *(ref for ref in (self._composing, self._publishing, self._saving) if ref is not None)]
+        """Calls whose end is worth waking up for: none that a rank has answered while its peers still work."""
+        calls = [*(self._running[1] if self._running else []), self._composing, self._publishing, self._saving]
+        return [ref for ref in calls if ref is not None and not outcome(ref)[0]]
 
     # -- the state machine ---------------------------------------------------------------------------------------------
     def tick(self, now: float) -> None:

@@ -23,7 +23,7 @@ class ReferenceConfig(BaseModel):
 
     path: str | None = None
     """Model folder; null = the policy's initial model."""
-    precision: Literal["int8", "int8_weights", "float32", "bfloat16"] = "int8"
+    precision: Literal["int8", "int8_weights", "float32", "bfloat16"] = "int8_weights"
     """int8 = per-channel weights and per-token dynamic activations (torchao); int8_weights = weights alone: slower on CPU,
     but a trained model has outlier activations (SmolLM2-135M: 0.29 nats a token off with them, 0.08 without)."""
     micro_batch_tokens: int = Field(default=4096, ge=1)
