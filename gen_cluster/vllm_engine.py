@@ -179,6 +179,8 @@ def _start(config: EngineConfig, model_path: str) -> Any:
         kv_cache_memory_bytes=int(config.kv_cache_gib * 1024**3) if current_platform.is_cpu() else None,
         tensor_parallel_size=config.tensor_parallel,
         distributed_executor_backend="uni" if config.tensor_parallel == 1 else "mp",
+        # On CPU, vLLM cannot take back the draw that a seeded request makes when only a part of its prompt was read.
+        enable_chunked_prefill=not current_platform.is_cpu(),
         async_scheduling=False,  # no step in flight while weights change, else spans would lie
         disable_log_stats=True,
         seed=0,  # every request brings its own
