@@ -99,17 +99,17 @@ def _finished(request_id: str, request: _Request) -> Finished:
 
 
 class ScriptedSource:
-    """Versions 0/1/number; `faults` are raised by the fetch of a number, or by `newest` under the key -1."""
+    """Versions 0/1/number; `faults` are raised by the fetch of a number."""
 
     def __init__(self, number: int | None = 0) -> None:
         self.number = number
         self.faults: dict[int, Exception] = {}
         self.unfit: set[int] = set()
         self.fetches: list[int] = []
+        self.looks = 0
 
     def newest(self) -> WeightVersion | None:
-        if -1 in self.faults:
-            raise self.faults[-1]
+        self.looks += 1
         return None if self.number is None else WeightVersion(0, 1, self.number)
 
     def fetch(self, version: WeightVersion) -> FetchedVersion:
