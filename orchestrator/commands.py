@@ -41,7 +41,7 @@ def _live(recipe: Recipe, folder: RunFolder, *, as_json: bool) -> None:
     with folder.locked():
         folder.create()
         _same_inputs(folder, {"data.path": (recipe.data.path, issuer.source_digest)})
-        folder.recipe.write_text(recipes.dump(recipe))
+        folder.write(folder.recipe, recipes.dump(recipe))
         from orchestrator.life import live  # Ray and the stores, only once nothing is left to refuse
 
         with Console(quiet=as_json) as console:
@@ -109,7 +109,7 @@ def _status_lines(content: Mapping[str, Any]) -> list[str]:
 def stop(path: Path, *, now: bool) -> None:
     folder = find(path)
     pid = folder.driver_pid()
-    if pid is None:
+    if not pid:  # to signal process 0 is to signal the whole group of this one
         raise ValueError(f"{folder.path}: no driver is running here; nothing to stop")
     os.kill(pid, signal.SIGKILL if now else signal.SIGTERM)
     print(f"{'killed' if now else 'asked to stop'}: driver process {pid}; `headrace resume {folder.path}` goes on")

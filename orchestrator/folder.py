@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 class RunAlive(ValueError):
@@ -41,39 +41,46 @@ class RunFolder:
         """Hold the run as its only driver on this machine; the kernel lets go of the lock when the process dies."""
         self.path.mkdir(parents=True, exist_ok=True)
         with self._lock.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            while not _try_lock(file, fcntl.LOCK_EX):
                 pid = self.driver_pid()
-                raise RunAlive(
-                    f"run {self.path} is still alive (driver process {pid}); "
-                    f"remedy: wait for it, or `headrace stop {self.path}`"
-                ) from None
+                if pid is not None:  # None: somebody only looked at the lock, which takes microseconds
+                    raise RunAlive(
+                        f"run {self.path} is still alive (driver process {pid}); "
+                        f"remedy: wait for it, or `headrace stop {self.path}`"
+                    )
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
             yield
 
     def driver_pid(self) -> int | None:
-        """Process id of the living driver, None when there is none."""
+        """Process id of the living driver, None when there is none; 0 = it took the lock and has not yet said who it is."""
         try:
             with self._lock.open("r") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return int(file.read() or 0)
+                return None if _try_lock(file, fcntl.LOCK_SH) else int(file.read() or 0)
         except FileNotFoundError:
-            pass
-        return None
+            return None
+
+    def write(self, path: Path, text: str) -> None:
+        """Replace a small file whole, so that neither a reader nor a later life ever sees half of it."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(text)
+        temporary.replace(path)
 
     def write_json(self, path: Path, content: Mapping[str, Any] | list[Any]) -> None:
-        """Replace a small file whole, so that a reader never sees half of it."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        temporary.replace(path)
+        self.write(path, json.dumps(content, indent=1) + "\n")
 
     def read_status(self) -> dict[str, Any]:
         try:
             return dict(json.loads(self.status.read_text()))
         except FileNotFoundError:
             return {}
+
+
+def _try_lock(file: IO[str], how: int) -> bool:
+    """Without waiting; the lock ends with the open file."""
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
