@@ -91,7 +91,7 @@ class SuperviseConfig(BaseModel):
     restart_limit: int = Field(default=5, ge=0)
     """Deaths of one worker in a row; one more ends the run with the cause."""
     restart_backoff_s: float = Field(default=1.0, gt=0)
-    """Wait before the second restart in a row; doubles with each."""
+    """Wait before a restart; doubles with each in a row, up to a minute."""
     stall_s: float = Field(default=1800.0, gt=0)
     """No batch committed and no step trained for so long: the watchdog writes its diagnosis and acts."""
 

@@ -20,7 +20,8 @@ def back_off(config: SuperviseConfig, *, failures: int, who: str, cause: str) ->
     """Seconds to wait before the next start; RunFailed once the limit is passed."""
     if failures > config.restart_limit:
         raise RunFailed(f"{who} died {failures} times without a step trained in between: {cause}")
-    return min(config.restart_backoff_s * 2 ** (failures - 1), BACKOFF_MAX_S)
+    doublings = min(failures - 1, 64)  # a float ends at 1024
+    return min(config.restart_backoff_s * 2**doublings, BACKOFF_MAX_S)
 
 
 class Slot:
