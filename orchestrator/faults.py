@@ -6,6 +6,7 @@ every point costs one call of an empty function.
 """
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 
 Reached = Callable[[str, int], None]
 VARIABLE = "HEADRACE_FAULTS"
+_FAULT = re.compile(r"(?P<point>[a-z._]+)@(?P<step>\d+):(?P<target>self|driver)")
 
 
 def from_environment(environment: Mapping[str, str], *, markers: Path, driver_pid: int) -> Reached:
@@ -32,14 +34,10 @@ def from_environment(environment: Mapping[str, str], *, markers: Path, driver_pi
 
 
 def _parse(fault: str) -> tuple[tuple[str, int], str]:
-    try:
-        place, target = fault.rsplit(":", 1)
-        point, step = place.rsplit("@", 1)
-        if target not in ("self", "driver"):
-            raise ValueError
-        return (point, int(step)), target
-    except ValueError:
-        raise ValueError(f"{VARIABLE} = {fault}: expected point@step:self or point@step:driver") from None
+    parts = _FAULT.fullmatch(fault)
+    if parts is None:
+        raise ValueError(f"{VARIABLE} = {fault}: expected point@step:self or point@step:driver")
+    return (parts["point"], int(parts["step"])), parts["target"]
 
 
 def _mark(markers: Path, name: str) -> bool:
