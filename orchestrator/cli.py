@@ -44,6 +44,9 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 raise
             except KeyboardInterrupt:
                 raise typer.Exit(130) from None
+            except BrokenPipeError:  # whoever read our output has gone
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(1) from None
             except ValueError as error:
                 _fail(str(error), code=2)
             except RunFailed as error:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from orchestrator import logs
 from orchestrator.config import Recipe
 from orchestrator.folder import RunFolder
 from orchestrator.stores import LINEAGE, open_store
@@ -21,6 +22,7 @@ def export(recipe: Recipe, folder: RunFolder, out: Path) -> dict[str, Any]:
     source = StoreWeightSource(store, lineage=LINEAGE, run_epoch=newest.epoch, threads=recipe.store.fetch_threads)
     fetched = source.fetch(newest)
 
+    logs.hush_libraries()
     from train_cluster.model import save_folder  # torch and transformers, once there is something to write
 
     save_folder(out, recipe.model.path, dict(fetched.tensors()))

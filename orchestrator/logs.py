@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,3 +40,12 @@ def configure(folder: Path, *, worker: str, level: int = logging.INFO) -> Path:
     root.handlers[:] = [handler]
     root.setLevel(level)
     return path
+
+
+def hush_libraries() -> None:
+    """Keep what torch, torchao and transformers say while they are imported off a person's terminal."""
+    import torch.utils._pytree  # sets up torch's own handlers, which would undo a level set before  # noqa: F401
+
+    for name in ("torch", "torchao", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

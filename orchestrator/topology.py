@@ -28,6 +28,9 @@ _RECORDED_PACKAGES = ("headrace", "torch", "deepspeed", "transformers", "ray", "
 def start_ray(recipe: Recipe) -> None:
     """A Ray of this run's own, for control messages only: no dashboard, no usage reports, the smallest object store."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ[ray_constants.RAY_WORKER_NICENESS] = (
+        "0"  # Ray lowers its workers' priority by 15; here they are the work itself
+    )
     # Ray's mode for one machine, as on Windows and macOS: all its servers listen on loopback alone.
     ray_constants.ENABLE_RAY_CLUSTER = False
     # Ray reports deaths on standard output, which belongs to results; supervision tells of them in its own words.

@@ -150,6 +150,9 @@ def character_tokenizer() -> Any:
 
 def sample(folder: Path, prompts: Sequence[str], *, seed: int, batch_prompts: int = 128) -> list[str]:
     """One answer a prompt, sampled by transformers from the whole distribution at temperature 1."""
+    from orchestrator.logs import hush_libraries
+
+    hush_libraries()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
