@@ -1,13 +1,14 @@
 """Balances every (prompt, attempt) that a run issued against its one end, from the ledger's blobs alone.
 
 An audit must not trust what it checks, so it reads the blobs by itself: neither experience.ledger, nor the wire form's
-decoder, nor recovery has a part in it. It knows three facts about the format: a blob is SHA-256 | frame, a frame is a
-header of 5 bytes | msgpack, and a batch holds its groups as frames.
+decoder, nor recovery has a part in it. It knows four facts about the format: a blob is SHA-256 | frame, a frame is a
+header of 5 bytes | msgpack, a batch holds its groups as frames, and an array starts with its rank and shape.
 """
 
 import hashlib
+import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,12 @@ class _Books:
 
     def __init__(self, recipe: Recipe, report: AuditReport) -> None:
         self._recipe, self._report = recipe, report
-        self._settled: dict[int, str] = {}
-        self._names: dict[tuple[str, int], int] = {}
-        self._open: set[int] = set()
+        self._next_sequence = 0
+        self._open: Set[int] = frozenset()
+        self._sequence_of: dict[tuple[str, int], int] = {}
+        self._name_of: dict[int, tuple[str, int]] = {}
+        self._trained_as: dict[str, int] = {}
+        """prompt_id -> the sequence under which it was trained."""
         self._outcomes: Counter[str] = Counter()
 
     def enter(self, number: int, batch: Mapping[str, Any]) -> None:
@@ -97,62 +101,77 @@ class _Books:
         self._report.last_batch = number
 
         settled = {entry["sequence"]: entry for entry in batch["settled"]}
-        still_open = {entry["sequence"]: entry for entry in batch["open"]}
+        still_open = {entry["sequence"] for entry in batch["open"]}
         if len(settled) != len(batch["settled"]) or len(still_open) != len(batch["open"]):
             self._problem(number, "names a sequence twice")
         for entry in [*batch["settled"], *batch["open"]]:
             self._name(number, entry)
-        for sequence, entry in settled.items():
-            if sequence in self._settled:
-                self._problem(number, f"settles sequence {sequence} again ({self._settled[sequence]} before)")
-            self._settled[sequence] = entry["outcome"]
-            self._outcomes[entry["outcome"]] += 1
-        vanished = self._open - settled.keys() - still_open.keys()
-        if vanished:
-            self._problem(number, f"has lost sequences {sorted(vanished)}: open before, neither settled nor open now")
-        self._open = set(still_open)
-        self._all_accounted(number, batch["next_sequence"], first)
-        self._groups(number, batch, settled)
+        self._conserved(number, settled.keys(), still_open, batch["next_sequence"], pruned=first and number > 1)
+        self._outcomes.update(entry["outcome"] for entry in settled.values())
+        self._groups(number, batch, settled, still_open)
 
-    def _all_accounted(self, number: int, next_sequence: int, first: bool) -> None:
-        """Every sequence below next_sequence has an end or is open; with pruned history, from the first one known."""
-        known = self._settled.keys() | self._open
-        start = min(known, default=0) if self._report.first_batch > 1 else 0
-        missing = set(range(start, next_sequence)) - known
-        if missing and (self._report.first_batch == 1 or not first):
-            self._problem(number, f"does not account for sequences {sorted(missing)[:5]}")
-        beyond = {sequence for sequence in known if sequence >= next_sequence}
-        if beyond:
-            self._problem(number, f"knows sequences {sorted(beyond)[:5]} that were not issued")
+    def _conserved(
+        self, number: int, settled: Set[int], still_open: Set[int], next_sequence: int, *, pruned: bool
+    ) -> None:
+        """open before + issued since = settled now + open still. `pruned`: the batch before is gone, with what it knew."""
+        now = settled | still_open
+        if both := settled & still_open:
+            self._problem(number, f"settles sequences {_some(both)} and holds them open")
+        if beyond := {sequence for sequence in now if sequence >= next_sequence}:
+            self._problem(number, f"knows sequences {_some(beyond)} that were not issued")
+        if next_sequence < self._next_sequence:
+            self._problem(number, f"counts {next_sequence} issued sequences, the batch before {self._next_sequence}")
+        if not pruned:
+            due = self._open | set(range(self._next_sequence, next_sequence))
+            if vanished := due - now:
+                self._problem(number, f"has lost sequences {_some(vanished)}: issued, neither settled nor open")
+            if again := now - due - beyond:
+                self._problem(number, f"settles or opens sequences {_some(again)} again: they had their end before")
+        self._open, self._next_sequence = still_open, next_sequence
 
-    def _groups(self, number: int, batch: Mapping[str, Any], settled: Mapping[int, Any]) -> None:
+    def _groups(self, number: int, batch: Mapping[str, Any], settled: Mapping[int, Any], still_open: Set[int]) -> None:
         """What was trained is what is settled as trained, once each and in issue order."""
         prompts = []
         for frame in batch["groups"]:
             scored = _body(frame)
             prompts.append(scored["group"]["prompt"])
-            self._staleness(number, scored["group"]["completions"])
+            for completion in scored["group"]["completions"]:
+                self._staleness(number, completion)
         sequences = [prompt["sequence"] for prompt in prompts]
         trained = [sequence for sequence, entry in settled.items() if entry["outcome"] == "trained"]
         if sequences != sorted(trained):
             self._problem(number, f"trains {sequences} and settles {sorted(trained)} as trained")
+        if overtaken := {sequence for sequence in still_open if sequence < max(sequences, default=0)}:
+            self._problem(number, f"trains {sequences} while sequences {_some(overtaken)} were before them")
         if len(sequences) != self._recipe.pacing.batch_groups:
             self._problem(number, f"holds {len(sequences)} groups, not {self._recipe.pacing.batch_groups}")
         for prompt in prompts:
             self._name(number, prompt)
+            first = self._trained_as.setdefault(prompt["prompt_id"], prompt["sequence"])
+            if first != prompt["sequence"]:
+                self._problem(number, f"trains {prompt['prompt_id']}, which sequence {first} had trained before")
 
-    def _staleness(self, number: int, completions: list[Mapping[str, Any]]) -> None:
-        for span in (span for completion in completions for span in completion["spans"]):
+    def _staleness(self, number: int, completion: Mapping[str, Any]) -> None:
+        """Every token has one version, and none is too old."""
+        covered = 0
+        for span in completion["spans"]:
             age = number - 1 - span["number"]
             self._report.max_staleness = max(self._report.max_staleness, age)
             if not 0 <= age <= self._recipe.pacing.max_staleness:
                 self._problem(number, f"trains a token of version {span['number']}, {age} steps old")
+            covered = span["end"] if span["start"] == covered else -1
+        (length,) = completion["tokens"]
+        if covered != length:
+            self._problem(number, f"trains tokens of no version: {length} in all, spans {completion['spans']}")
 
     def _name(self, number: int, entry: Mapping[str, Any]) -> None:
-        """A (prompt, attempt) has one sequence for ever."""
-        name = (entry["prompt_id"], entry["attempt"])
-        if self._names.setdefault(name, entry["sequence"]) != entry["sequence"]:
-            self._problem(number, f"knows {name} as sequence {entry['sequence']}, it was issued as {self._names[name]}")
+        """A (prompt, attempt) has one sequence for ever, and a sequence one (prompt, attempt)."""
+        name, sequence = (entry["prompt_id"], entry["attempt"]), entry["sequence"]
+        known = self._sequence_of.setdefault(name, sequence), self._name_of.setdefault(sequence, name)
+        if known != (sequence, name):
+            self._problem(
+                number, f"knows {name} as sequence {sequence}; {known[1]} was {sequence}, {name} was {known[0]}"
+            )
 
     def _problem(self, number: int, text: str) -> None:
         self._report.problems.append(f"batch {number} {text}")
@@ -160,8 +179,18 @@ class _Books:
     def close(self) -> None:
         self._report.outcomes = dict(self._outcomes)
         self._report.unsettled = len(self._open)
-        self._report.issued = len(self._settled) + len(self._open)
+        self._report.issued = self._outcomes.total() + len(self._open)
 
 
 def _body(frame: bytes) -> dict[str, Any]:
-    return dict(msgspec.msgpack.decode(frame[_HEADER_BYTES:], ext_hook=lambda code, data: None))
+    return dict(msgspec.msgpack.decode(frame[_HEADER_BYTES:], ext_hook=_shape))
+
+
+def _shape(code: int, array: memoryview) -> tuple[int, ...]:
+    """Of an array; its elements are not the audit's business."""
+    return struct.unpack_from(f"<{array[0]}I", array, 1)
+
+
+def _some(sequences: Iterable[int], *, shown: int = 8) -> str:
+    ordered = sorted(sequences)
+    return f"{ordered[:shown]}" + (f" and {len(ordered) - shown} more" if len(ordered) > shown else "")
