@@ -6,6 +6,7 @@ that must survive bit for bit, so this file, and no other, reaches into its stag
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -43,6 +44,8 @@ class ZeroEngine:
         self.rank = rank
         self.world_size = world_size
         self._updated = updated
+        self._coalesces = world_size == 1 and config.dtype == "float32"
+        self._coalescing = ExitStack()
         self.module: torch.nn.Module = module
         self._parameters = published_parameters(module)
         masters = {name: self._cut(parameter.detach().float()) for name, parameter in self._parameters.items()}
@@ -65,11 +68,18 @@ class ZeroEngine:
         return self._engine(**inputs)
 
     def backward(self, loss: torch.Tensor) -> None:
+        if self._coalesces and not self._engine.inside_no_sync_ctxt:
+            # Alone, gradients need not leave their parameters before the update: it saves about half a second of
+            # copying a micro-batch at 135M parameters. Not in bfloat16, in which they must not be summed.
+            self._coalescing.enter_context(self._engine.coalesce_grad_reduction())
         self._engine.backward(loss * self.world_size)  # DeepSpeed averages over the ranks; the contract is the sum
 
     def step(self, *, learning_rate: float) -> float:
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
+        if self._coalesces:
+            self._optimizer.micro_step_id = 0  # or the sum would be added to the gradients of the update before
+            self._coalescing.close()
         self._engine.step()
         self._updated()
         return float(
@@ -184,7 +194,9 @@ def _deepspeed_config(config: TrainingConfig, *, world_size: int, persist_below:
         "communication_data_type": "fp32",  # gradients are summed in float32, whatever the forward pass uses
         "zero_optimization": {
             "stage": 3,
-            "contiguous_gradients": False,  # saves a copy of every gradient; the bucket bounds what waits
+            # Alone, a rank has nothing to scatter, and DeepSpeed's other path copies each gradient once less.
+            "reduce_scatter": world_size > 1,
+            "contiguous_gradients": world_size == 1,
             "reduce_bucket_size": BUCKET_ELEMENTS,
             "sub_group_size": SUB_GROUP_ELEMENTS,
             "stage3_param_persistence_threshold": persist_below,
