@@ -19,7 +19,9 @@ class EngineConfig(BaseModel):
     kv_cache_gib: float = Field(default=1.0, gt=0)
     """KV cache on CPU, GiB, zeroed at start (0.35 s each); unused on GPU."""
     tensor_parallel: int = Field(default=1, ge=1)
+    """GPUs that share one engine."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the weights that the engine samples with; bfloat16 is slower on a CPU without matrix units."""
     enforce_eager: bool = True
     """No graph capture: start-up in seconds, and on CPU there is none to gain from."""
     threads: int = Field(default=2, ge=1)
@@ -30,9 +32,11 @@ class GenerationConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     workers: int = Field(default=1, ge=1)
+    """Engines, one process each."""
     group_size: int = Field(default=8, ge=1)
     """G: samples a prompt; GRPO's default."""
     temperature: float = Field(default=1.0, gt=0)
+    """Trainer and reference divide their logits by it as well."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     """Training refuses anything but 1: truncated sampling makes the behaviour log-probs of another policy."""
     top_k: int = Field(default=0, ge=0)
@@ -40,6 +44,7 @@ class GenerationConfig(BaseModel):
     max_tokens: int = Field(default=512, ge=1)
     """Response tokens."""
     deadline_base_s: float = Field(default=60.0, gt=0)
+    """What a group may take whatever its length; see deadline_per_token_s."""
     deadline_per_token_s: float = Field(default=0.5, gt=0)
     """A group fails after base + per_token * max_tokens; 64 x 128 tokens of a 135M model take 42 s on two cores."""
     poll_interval_s: float = Field(default=0.05, gt=0)

@@ -56,6 +56,7 @@ class DataConfig(BaseModel):
     path: str
     """JSONL file, one object a line; the whole row reaches the reward functions as metadata."""
     prompt_column: str = "prompt"
+    """Column that holds the text of the prompt."""
     chat_template: bool = False
     """True: the text is the user's turn of the model's own chat template."""
     system_prompt: str | None = None
@@ -85,7 +86,7 @@ class SuperviseConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     heartbeat_s: float = Field(default=10.0, gt=0)
-    """A worker silent for so long is dead; it beats from its own thread at a third of it."""
+    """A worker silent for so long is dead; it is asked every second and answers from a thread of its own."""
     starting_s: float = Field(default=120.0, gt=0)
     """The same while it loads; first compiles take up to 60 s, large models need more."""
     restart_limit: int = Field(default=5, ge=0)
@@ -93,7 +94,7 @@ class SuperviseConfig(BaseModel):
     restart_backoff_s: float = Field(default=1.0, gt=0)
     """Wait before a restart; doubles with each in a row, up to a minute."""
     stall_s: float = Field(default=1800.0, gt=0)
-    """No batch committed and no step trained for so long: the watchdog writes its diagnosis and acts."""
+    """No batch committed and no step trained for so long: the watchdog writes its diagnosis and ends the run."""
 
 
 class Recipe(BaseModel):

@@ -11,9 +11,11 @@ class RewardConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
+    """Of the component, in reports and metrics."""
     function: str
     """`module:function`; see score_cluster.rewards for the signature."""
     weight: float = 1.0
+    """The total is the sum of weight x component; a penalty returns numbers <= 0, so weights are positive."""
     arguments: dict[str, Any] = {}
     """Keyword arguments for the function, by name."""
 
@@ -34,10 +36,14 @@ class ScoringConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     workers: int = Field(default=1, ge=1)
+    """Scorers, one process each."""
     rewards: tuple[RewardConfig, ...] = Field(min_length=1)
+    """The components of the reward, one at least."""
     reference: ReferenceConfig | None = ReferenceConfig()
     """null = no reference model: no KL can be measured."""
     groups_per_pass: int = Field(default=16, ge=1)
     """Groups leased and scored together."""
     poll_interval_s: float = Field(default=0.05, gt=0)
+    """Longest wait for completions before the scorer looks whether it shall stop."""
     threads: int = Field(default=1, ge=1)
+    """Intra-op threads of the reference."""

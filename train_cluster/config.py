@@ -11,8 +11,11 @@ class GrpoConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["grpo"] = "grpo"
+    """The only algorithm."""
     clip_low: float = Field(default=0.2, gt=0, lt=1)
+    """A token of negative advantage has no gradient once its ratio is below 1 - clip_low."""
     clip_high: float = Field(default=0.28, gt=0)
+    """A token of positive advantage has none above 1 + clip_high; larger than clip_low, so that rare tokens can grow."""
     scale_by_std: bool = True
     """False: subtract the mean only (Dr. GRPO, Liu et al. 2025)."""
     filter_uniform: bool = False
@@ -25,14 +28,18 @@ class CorrectionConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["tis", "none"] = "tis"
+    """none = weights of 1, for fresh samples of an engine in the trainer's own dtype."""
     level: Literal["sequence", "token"] = "sequence"
+    """One weight a response, the product over its tokens; or one a token, biased, of lower variance."""
     cap: float = Field(default=2.0, gt=0)
+    """Largest weight."""
 
 
 class KlConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     where: Literal["loss", "reward", "none"] = "loss"
+    """loss = a term per token; reward = taken off the total before advantages; none = no penalty."""
     estimator: Literal["k1", "k2", "k3"] = "k3"
     """Schulman 2020. As a measure, k3 is unbiased, non-negative and of low variance. As a term of the loss only k2 has the
     expected gradient of KL(policy || reference); that of k3, GRPO's choice, is of the other direction, and that of k1 is
@@ -53,25 +60,33 @@ class OptimizerConfig(BaseModel):
     warmup_steps: int = Field(default=20, ge=0)
     """Linear from 0, then constant."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's, decoupled from the gradient."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Decay of Adam's first moment."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of Adam's second moment."""
     epsilon: float = Field(default=1e-8, gt=0)
+    """Added to the root of Adam's second moment."""
     gradient_clip: float = Field(default=1.0, gt=0)
+    """Largest norm of an update's gradient; a larger one is scaled down to it."""
 
 
 class CheckpointConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     interval_steps: int = Field(default=100, ge=1)
+    """Steps between checkpoints."""
     interval_s: float | None = Field(default=600.0, gt=0)
     """Also after so many seconds; null = by steps only."""
     keep: int = Field(default=3, ge=1)
+    """Newest checkpoints that stay."""
 
 
 class TrainingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     ranks: int = Field(default=1, ge=1)
+    """ZeRO-3 processes that share the model."""
     algorithm: GrpoConfig = GrpoConfig()
     correction: CorrectionConfig = CorrectionConfig()
     kl: KlConfig = KlConfig()
@@ -87,12 +102,15 @@ class TrainingConfig(BaseModel):
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of parameters in the forward pass; master weights are float32."""
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Above 0, each step begins with a pass without it for the proximal log-probs."""
     gradient_checkpointing: bool = False
+    """True: activations are recomputed in the backward pass: less memory, more time."""
     threads: int = Field(default=1, ge=1)
     """Intra-op threads a rank on CPU; part of what makes a replay bit-identical."""
     collective_timeout_s: float = Field(default=60.0, gt=0)
+    """A rank that waits so long for a peer fails, and all ranks start anew."""
     compose_timeout_s: float = Field(default=600.0, gt=0)
-    """A batch that cannot be composed for so long is reported with a diagnosis."""
+    """Nothing moved in the buffer for so long while a batch was awaited: all ranks start anew, and the log says why."""
 
 
 class SftConfig(BaseModel):
@@ -107,9 +125,16 @@ class SftConfig(BaseModel):
     path: str
     """JSONL file."""
     prompt_column: str = "prompt"
+    """Column of the prompt; data.chat_template and data.system_prompt apply to it."""
     completion_column: str = "completion"
+    """Column of the answer; the end-of-sequence token is added."""
     epochs: int = Field(default=1, ge=1)
+    """Passes over the examples, each in an order of its own."""
     batch_examples: int = Field(default=64, ge=1)
+    """Examples an update."""
     learning_rate: float = Field(default=1e-5, gt=0)
+    """Peak, after the warm-up."""
     warmup_steps: int = Field(default=100, ge=0)
+    """Linear from 0, then constant."""
     weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's; the other settings of training.optimizer apply as they are."""

@@ -1,0 +1,98 @@
+"""The documents against the code: what they link to, type, quote and list must be what exists."""
+
+import re
+import runpy
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from typer.core import TyperGroup
+
+from orchestrator import recipe as recipes
+from orchestrator.cli import app
+from orchestrator.rules import RULES
+from score_cluster import rewards
+from score_cluster.config import RewardConfig
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+GROUP = typer.main.get_command(app)
+assert isinstance(GROUP, TyperGroup)
+COMMANDS = GROUP.commands
+
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+INLINE = re.compile(r"`(headrace [^`]+)`")
+
+by_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [match["text"] for match in BLOCK.finditer(page.read_text()) if match["language"] == language]
+
+
+def command_lines(page: Path) -> Iterator[str]:
+    """Every `headrace …` that a page shows, in blocks (comments cut off) and within lines."""
+    text = page.read_text()
+    for block in blocks(page, ""):
+        yield from (line.strip() for line in block.splitlines() if line.strip().startswith("headrace "))
+    yield from INLINE.findall(BLOCK.sub("", text))
+
+
+@by_page
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    targets = [target for target in LINK.findall(page.read_text()) if "://" not in target]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@by_page
+def test_shown_commands_parse(page: Path) -> None:
+    """By the command's own parser, which knows its subcommands and options; nothing is run."""
+    for line in command_lines(page):
+        name, *arguments = shlex.split(line, comments=True)[1:]
+        assert name in COMMANDS, line
+        if arguments:  # `headrace stop` within a sentence only names the command
+            COMMANDS[name].make_context(name, arguments)
+
+
+def test_the_parser_would_notice() -> None:
+    with pytest.raises(Exception, match="No such option"):
+        COMMANDS["run"].make_context("run", ["recipe.yaml", "--no-such-option"])
+
+
+@by_page
+def test_shown_recipes_are_valid(page: Path, tmp_path: Path) -> None:
+    for number, text in enumerate(blocks(page, "yaml")):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text)
+        assert recipes.load(path).run.name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_recipes_are_valid(path: Path) -> None:
+    """In structure: the files that they name are made by `prepare`."""
+    assert recipes.load(path).run.name == path.stem
+
+
+def test_shown_reward_function_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (source,) = blocks(DOCS / "recipes.md", "python")
+    (tmp_path / "my_rewards.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = RewardConfig(name="word", function="my_rewards:mentions", arguments={"word": "water"})
+    call = {"prompt": "", "metadata": {}, "word": "water"}
+    function = rewards.load(config).function
+    assert (function(completion="Cold Water", **call), function(completion="wine", **call)) == (1.0, 0.0)
+
+
+def test_recipes_page_is_up_to_date() -> None:
+    page = runpy.run_path(str(DOCS / "generate_recipes.py"))["page"]
+    assert (DOCS / "recipes.md").read_text() == page(), "run python docs/generate_recipes.py"
+
+
+def test_every_rule_between_sections_has_a_line() -> None:
+    section = (DOCS / "recipes.md").read_text().partition("## Rules between sections")[2].partition("<!--")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(rows) - 2 == len(RULES)
