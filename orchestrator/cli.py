@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from orchestrator.errors import RunFailed
 
@@ -84,10 +85,10 @@ def run(
     """Train: generation, scoring and the learner, until the last step."""
     from orchestrator import commands
 
-    if replay is not None and recipe is None:
+    if replay is not None and recipe is None and not dry_run:
         commands.replay(replay, as_json=as_json)
     elif recipe is None or replay is not None:
-        raise ValueError("run: name either a RECIPE or --replay RUN")
+        raise ValueError("run: name either a RECIPE, also with --dry-run, or --replay RUN")
     elif dry_run:
         commands.plan(recipe, overrides or [], as_json=as_json)
     else:
@@ -151,4 +152,12 @@ def export(
 
 def main() -> None:
     logging.getLogger().addHandler(logging.NullHandler())  # commands that keep a log say where; others stay silent
-    app()
+    try:
+        code = app(standalone_mode=False)
+    except TyperException as error:  # a command line that it cannot read; empty where it has shown the help instead
+        context = getattr(error, "ctx", None)
+        how = f"{context.command_path if context else 'headrace'} --help"
+        if error.format_message():
+            print(f"headrace: {error.format_message().rstrip('.')}; `{how}` shows what there is", file=sys.stderr)
+        code = error.exit_code
+    sys.exit(code)

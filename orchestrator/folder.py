@@ -39,8 +39,14 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run as its only driver on this machine; the kernel lets go of the lock when the process dies."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("a+") as file:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = self._lock.open("a+")
+        except OSError as error:
+            raise ValueError(
+                f"run folder {self.path}: cannot be written ({error.strerror}); remedy: set run.root to a folder that can"
+            ) from None
+        with lock as file:
             while not _try_lock(file, fcntl.LOCK_EX):
                 pid = self.driver_pid()
                 if pid is not None:  # None: somebody only looked at the lock, which takes microseconds

@@ -75,6 +75,12 @@ def test_a_folder_that_no_driver_ever_held_has_none(folder):
     assert not folder.path.exists()
 
 
+def test_a_folder_that_cannot_be_made_is_the_users_mistake(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"run folder .*/file/trial: cannot be written \(Not a directory\); .*run\.root"), RunFolder(tmp_path / "file" / "trial").locked():  # fmt: skip
+        pass
+
+
 def test_a_look_at_the_driver_never_refuses_a_driver(folder):
     """`status` in a loop beside `resume`: looking takes the lock for a moment."""
     stop = threading.Event()
