@@ -1,9 +1,11 @@
 """The documents against the code: what they link to, type, quote and list must be what exists."""
 
+import ast
 import re
 import runpy
 import shlex
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from orchestrator.cli import app
 from orchestrator.rules import RULES
 from score_cluster import rewards
 from score_cluster.config import RewardConfig
+from train_cluster.report import StepReport
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -22,6 +25,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 GROUP = typer.main.get_command(app)
 assert isinstance(GROUP, TyperGroup)
 COMMANDS = GROUP.commands
+PACKAGES = ("experience", "gen_cluster", "orchestrator", "score_cluster", "train_cluster", "weightstore")
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -96,3 +100,32 @@ def test_every_rule_between_sections_has_a_line() -> None:
     section = (DOCS / "recipes.md").read_text().partition("## Rules between sections")[2].partition("<!--")[0]
     rows = [line for line in section.splitlines() if line.startswith("|")]
     assert len(rows) - 2 == len(RULES)
+
+
+def declared_metrics() -> dict[str, set[str]]:
+    """{exported name: labels} of every prometheus_client object in the packages."""
+    found = {}
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+                kind = getattr(call.func, "id", getattr(call.func, "attr", ""))
+                if kind in ("Counter", "Gauge", "Histogram") and call.args and isinstance(call.args[0], ast.Constant):
+                    name = str(call.args[0].value)
+                    suffix = "_total" if kind == "Counter" and not name.endswith("_total") else ""
+                    given = [*call.args[2:3], *(word.value for word in call.keywords if word.arg == "labelnames")]
+                    found[name + suffix] = set(ast.literal_eval(given[0])) if given else set()
+    return found
+
+
+def test_metrics_page_lists_what_the_code_declares() -> None:
+    row = re.compile(r"^\| `(headrace_\w+)` \|([^|]*)\|", re.MULTILINE)
+    listed = {
+        name: set(re.findall(r"`(\w+)`", labels)) for name, labels in row.findall((DOCS / "metrics.md").read_text())
+    }
+    assert listed == declared_metrics()
+
+
+def test_algorithms_page_lists_the_fields_of_a_report() -> None:
+    section = (DOCS / "algorithms.md").read_text().partition("## What each step reports")[2]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert re.findall(r"`(\w+)`", " ".join(rows)) == [field.name for field in fields(StepReport)]
