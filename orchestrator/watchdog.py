@@ -3,6 +3,9 @@
 import logging
 import os
 import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from experience.buffer import Snapshot
@@ -13,6 +16,11 @@ from orchestrator.supervise import Supervisor
 from orchestrator.trainer import Trainer
 
 log = logging.getLogger(__name__)
+
+STACKS_S = 5.0
+"""For all workers to write their stacks; one that is stopped never will."""
+_LOOK_S = 0.1
+"""Between two looks: a process that still writes does not rest for so long."""
 
 
 class Watchdog:
@@ -38,13 +46,33 @@ class Watchdog:
 
     def _dump_stacks(self, trainer: Trainer, supervisor: Supervisor) -> None:
         """Every worker writes its threads' stacks to its own file (the actor host listens to SIGUSR1)."""
+        asked: dict[Path, int] = {}
         for member in (*trainer.ranks, *supervisor.members()):
             pid = member.status.get("pid")
             if pid:
+                file = self._folder.logs / f"{member.name}.stacks"
+                size = _size(file)
                 try:
                     os.kill(pid, signal.SIGUSR1)
+                    asked[file] = size
                 except ProcessLookupError:
                     log.info("worker is gone", extra={"member": member.name})
+        _wait_until_written(asked)
+
+
+def _wait_until_written(asked: Mapping[Path, int]) -> None:
+    """Until each file is larger than it was and has come to rest: the end of the run kills whoever still writes."""
+    deadline, last = time.monotonic() + STACKS_S, asked
+    while asked and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+        sizes = {file: _size(file) for file in asked}
+        if sizes == last and all(sizes[file] > asked[file] for file in asked):
+            return
+        last = sizes
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
 
 
 def diagnose(snapshot: Snapshot, trainer: Trainer, supervisor: Supervisor) -> dict[str, Any]:
