@@ -1,9 +1,11 @@
 """One vLLM engine for all tests here: it takes seconds to start, and a process can hold only one."""
 
+import os
 from collections.abc import Iterator
 
 import gen_tiny_policy
 import pytest
+import torch
 from gen_tiny_policy import FIRST, SECOND, Published
 
 from gen_cluster.config import EngineConfig
@@ -32,7 +34,12 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
 @pytest.fixture(scope="session")
 def shared_engine(published: Published) -> Iterator[VllmEngine]:
     config = EngineConfig(max_sequences=16, kv_cache_gib=0.125, dtype="float32", threads=1)
+    environment, set_num_threads = dict(os.environ), torch.set_num_threads
     engine = VllmEngine(config, model_path=str(published.folder))
+    # An engine has its process for itself; here other tests follow, which set threads and start processes.
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads = set_num_threads
     yield engine
     engine.close()
 

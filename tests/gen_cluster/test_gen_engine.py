@@ -1,5 +1,6 @@
 """The contract of VllmEngine, on a real vLLM: what it returns is what transformers says of the published weights."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +95,12 @@ def test_a_short_request_added_while_long_ones_run_ends_first(engine: VllmEngine
         order += [one.request_id for one in engine.step()]
     assert order[0] == "short"
     assert set(order[1:]) == {f"long{i}" for i in range(4)}
+
+
+def test_another_thread_than_the_one_that_started_the_engine_may_drive_it(engine: VllmEngine) -> None:
+    engine.add("r", tokens=prompt_tokens(5), sampling=sampling(8), seed=1)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(drain, engine).result().keys() == {"r"}
 
 
 def test_aborted_requests_vanish(engine: VllmEngine) -> None:
