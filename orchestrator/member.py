@@ -47,7 +47,6 @@ class Member:
         self.status: dict[str, Any] = {"state": "starting"}
         self.setup_answer: dict[str, Any] | None = None
         self._config = config
-        self._last_beat = now
         self._asked_at = now
         self._beat: Any = None
         self.actor: Any = Host.options(  # type: ignore[attr-defined]
@@ -65,8 +64,7 @@ class Member:
             if cause:
                 return f"could not start: {cause}"
             if finished:
-                self.setup_answer = answer
-                self._last_beat = now
+                self.setup_answer, self._asked_at = answer, now
         return self._heartbeat(now)
 
     def _heartbeat(self, now: float) -> str | None:
@@ -77,9 +75,10 @@ class Member:
             if cause:
                 return cause
             if finished:
-                self.status, self._beat, self._last_beat = status, None, now
+                self.status, self._beat = status, None
         limit = self._config.heartbeat_s if self.ready else self._config.starting_s
-        silent = now - self._last_beat
+        # Since the question, not since the last answer: a driver that was held up itself has asked nothing meanwhile.
+        silent = now - self._asked_at if self._beat is not None else 0.0
         return f"no heartbeat for {silent:.0f} s (limit {limit:.0f} s)" if silent > limit else None
 
     def kill(self) -> None:
