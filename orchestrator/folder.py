@@ -70,8 +70,13 @@ class RunFolder:
     def write(self, path: Path, text: str) -> None:
         """Replace a small file whole, so that neither a reader nor a later life ever sees half of it."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(text)
-        temporary.replace(path)
+        try:
+            temporary.write_text(text)
+            temporary.replace(path)
+        except OSError as error:
+            raise OSError(
+                f"cannot write {path}: {error.strerror}; free space there, or make the folder writable"
+            ) from error
 
     def write_json(self, path: Path, content: Mapping[str, Any] | list[Any]) -> None:
         self.write(path, json.dumps(content, indent=1) + "\n")

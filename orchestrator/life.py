@@ -5,17 +5,21 @@ what an earlier life left running), then the fences, and only then what the ledg
 """
 
 import logging
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import prometheus_client
 import ray
+import redis
 
-from experience.buffer import ExperienceBuffer
+from experience.buffer import ExperienceBuffer, Fenced
 from experience.ledger import Ledger
 from experience.recovery import check_restored, lost_issues, reissues
 from experience.redis_buffer import RedisBuffer
+from experience.server import EmbeddedServer, ServerFailed
 from orchestrator import logs
 from orchestrator.admission import Admission
 from orchestrator.config import Recipe, fingerprint
@@ -31,10 +35,25 @@ from weightstore.publish import adopt_newest
 
 log = logging.getLogger(__name__)
 
+SERVER_LOOK_S = 2.0
+"""Between looks whether the embedded server lives: far below the clients' retry budget."""
+
+OUTSIDE = (OSError, Fenced, ServerFailed)
+"""What can befall a run from outside: disk, store and server (the buffer's error is an OSError), a newer life. Each says
+so in its one line, so it is a cause and no internal error."""
+
 
 def live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Console) -> Ending:
     """Drive the run until it is completed or stopped. RunFailed: it cannot go on (and can be resumed all the same)."""
     logs.configure(folder.logs, worker="driver")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # before the loop asks for a clean stop, end like Ctrl-C
+    try:
+        return _live(recipe, folder, issuer=issuer, console=console)
+    except OUTSIDE as error:
+        raise RunFailed(str(error)) from error
+
+
+def _live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Console) -> Ending:
     store, ledger = open_store(recipe, folder), open_ledger(recipe, folder)
     epoch = claim_epoch(store, kind="orchestrator", life=life_record(recipe))
     log.info("life begins", extra={"epoch": epoch, "run": folder.run_id})
@@ -75,13 +94,19 @@ def _drive(run: Run, console: Console) -> Ending:
     except KeyboardInterrupt:
         state, cause = "stopped", "stopped at once"
         raise
+    except OUTSIDE as error:
+        cause = str(error)
+        log.exception("run failed")
+        raise
     except Exception as error:
         cause = f"internal error: {type(error).__name__}: {error}"
         log.exception("driver failed")
         raise
     finally:
-        run.ended(state, cause=cause)
-        run.close()
+        try:
+            run.close()  # first: the last word needs a disk that can be written
+        finally:
+            run.ended(state, cause=cause)
         log.info("life ends", extra={"state": state, "cause": cause})
 
 
@@ -120,13 +145,29 @@ def _metrics() -> Iterator[int]:
 
 @contextmanager
 def _server(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
-    """The embedded server, started or adopted; stopped only when this life ends by itself."""
-    server = open_server(recipe, folder)
-    server.start()
+    """The embedded server, started or adopted, and started again when it dies; stopped when this life ends by itself."""
+    server, ended = open_server(recipe, folder), threading.Event()
+    keeper = threading.Thread(target=_keep, args=(server, ended), name="server-keeper", daemon=True)
     try:
+        server.start()
+        keeper.start()
         yield
     finally:
+        ended.set()
+        if keeper.is_alive():
+            keeper.join()
         server.stop()
+
+
+def _keep(server: EmbeddedServer, ended: threading.Event) -> None:
+    """Its data are on disk and its socket stays the same, so that clients, which retry, go on. Ends with `ended`."""
+    while not ended.wait(SERVER_LOOK_S):
+        try:
+            if server.pid is None:
+                log.error("server died")
+                server.start()
+        except (ServerFailed, OSError, redis.RedisError) as error:
+            log.error("server not started again", extra={"error": str(error)})
 
 
 @contextmanager
