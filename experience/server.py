@@ -80,11 +80,8 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int | None:
-        """The server that runs on this folder, whoever started it."""
-        for process in Path("/proc").glob("[0-9]*"):
-            if self._is_ours(int(process.name)):
-                return int(process.name)
-        return None
+        """The server that runs on this folder, whoever started it; not the child with which it rewrites its file."""
+        return min(filter(self._is_ours, (int(process.name) for process in Path("/proc").glob("[0-9]*"))), default=None)
 
     def start(self) -> Address:
         """Adopt the server that runs on this folder, or start one; returns when it answers."""
@@ -184,9 +181,8 @@ class EmbeddedServer:
         return Path(folder) == self.folder
 
     def _end(self, launched: Launched | None) -> None:
-        """End our server if one runs, and remove its socket."""
-        pid = self.pid
-        if pid is not None:
+        """End our server if one runs, with its child if it has one, and remove its socket."""
+        while (pid := self.pid) is not None:
             self._terminate(pid)
         if self._child is not None:
             self._child.wait()
@@ -220,7 +216,7 @@ class EmbeddedServer:
         """That process is a server started with our configuration file; a dead one has no command line."""
         try:
             binary, *arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError):
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
             return False
         return binary.endswith(b"-server") and arguments[:1] == [os.fsencode(self._config)]
 
