@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def resume(path: Path, overrides: list[str], *, as_json: bool) -> None:
 def _live(recipe: Recipe, folder: RunFolder, *, as_json: bool) -> None:
     from orchestrator import preflight
 
-    issuer = preflight.check(recipe)
+    # Printed, not logged: there is no log before the run is ours.
+    issuer = preflight.check(recipe, warn=lambda line: print(f"headrace: warning: {line}", file=sys.stderr))
     with folder.locked():
         folder.create()
         _same_inputs(folder, {"data.path": (recipe.data.path, issuer.source_digest)})

@@ -34,11 +34,11 @@ class _Findings:
     plan: Plan
 
 
-def check(recipe: Recipe, *, lineage: int = 0) -> PromptIssuer:
-    """Raise RecipeError with all problems, or give what issues the run's prompts; warnings are logged."""
+def check(recipe: Recipe, *, lineage: int = 0, warn: Callable[[str], None] = log.warning) -> PromptIssuer:
+    """Raise RecipeError with all problems, or give what issues the run's prompts; each warning goes to `warn`."""
     found = _examine(recipe)
     for line in found.plan.warnings:
-        log.warning(line)
+        warn(line)
     return PromptIssuer(recipe, source=found.source, stop_token_ids=found.model.stop_token_ids, lineage=lineage)
 
 
