@@ -39,6 +39,7 @@ def configure(folder: Path, *, worker: str, level: int = logging.INFO) -> Path:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    logging.raiseExceptions = False  # a full disk would print a traceback for every line that it refuses
     return path
 
 
