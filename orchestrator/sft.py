@@ -1,5 +1,6 @@
 """Supervised fine-tuning on the trainer's own ranks; the result is a model folder that appears whole."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def fine_tune(recipe: Recipe, *, console: Console) -> dict[str, Any]:
         console.say(f"sft {recipe.run.name}: {recipe.sft.base} -> {recipe.model.path}")
         out = Path(recipe.model.path)
         draft = out.with_name(f".{out.name}.partial")
+        shutil.rmtree(draft, ignore_errors=True)  # of a life that ended between its two renames
         with RankCrew(recipe, folder, fine_tune=True) as crew:
             settings = recipe.sft.model_dump(mode="json")
             data = recipe.data
