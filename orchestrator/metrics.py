@@ -3,10 +3,9 @@
 from prometheus_client import Counter, Gauge
 
 STEP = Gauge("headrace_run_step", "Steps trained")
-COMMITTED = Gauge("headrace_run_committed_batches", "Batches committed to the ledger")
 PUBLISHED = Gauge("headrace_run_published_version", "Number of the newest committed version of the weights")
-LIVE = Gauge("headrace_run_live_groups", "Groups issued and not settled")
-DEPTH = Gauge("headrace_run_stream_entries", "Entries by stream of the experience buffer", ["stream"])
-ISSUED = Counter("headrace_run_issued_groups", "Groups issued, by whether the prompt was issued before", ["attempt"])
+ISSUED = Counter(
+    "headrace_run_issued_groups_total", "Groups issued, by whether the prompt was issued before", ["attempt"]
+)
 RESTARTS = Gauge("headrace_run_restarts", "Restarts in this life, by role", ["role"])
 EPOCH = Gauge("headrace_run_epoch", "Fencing epoch of this life of the orchestrator")

@@ -43,7 +43,7 @@ class Reporter:
         if now - self._written_at < INTERVAL_S:
             return
         self._written_at = now
-        self._export(snapshot, trainer, supervisor)
+        self._export(trainer, supervisor)
         members = [*trainer.ranks, *supervisor.members()]
         self._status |= {
             "state": "running" if trainer.started else "starting",
@@ -91,12 +91,8 @@ class Reporter:
             self._folder.write_json(self._folder.targets, targets)
             self._targets = targets
 
-    def _export(self, snapshot: Snapshot, trainer: Trainer, supervisor: Supervisor) -> None:
+    def _export(self, trainer: Trainer, supervisor: Supervisor) -> None:
         metrics.STEP.set(max(trainer.step, 0))
-        metrics.COMMITTED.set(snapshot.committed)
-        metrics.LIVE.set(snapshot.live)
-        for stream, depth in snapshot.depths.items():
-            metrics.DEPTH.labels(stream=stream).set(depth)
         metrics.RESTARTS.labels(role="trainer").set(trainer.restarts)
         metrics.RESTARTS.labels(role="worker").set(supervisor.restarts)
 

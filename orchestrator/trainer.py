@@ -59,6 +59,7 @@ class Trainer:
         self._composing: Any = None
         self._publishing: Any = None
         self._saving: Any = None
+        self._pruning: Any = None
 
     # -- what the run asks ---------------------------------------------------------------------------------------------
     @property
@@ -68,7 +69,7 @@ class Trainer:
     @property
     def settled(self) -> bool:
         """Nothing is running; published and saved up to the newest step."""
-        idle = self._running is None and self._publishing is None and self._saving is None
+        idle = not any((self._running, self._publishing, self._saving, self._pruning))
         return self.started and idle and min(self.saved, self.published) >= self.step
 
     @property
@@ -86,7 +87,8 @@ class Trainer:
 
     def pending_calls(self) -> list[Any]:
         """Calls whose end is worth waking up for: none that a rank has answered while its peers still work."""
-        calls = [*(self._running[1] if self._running else []), self._composing, self._publishing, self._saving]
+        background = (self._composing, self._publishing, self._saving, self._pruning)
+        calls = [*(self._running[1] if self._running else []), *background]
         return [ref for ref in calls if ref is not None and not outcome(ref)[0]]
 
     # -- the state machine ---------------------------------------------------------------------------------------------
@@ -133,7 +135,7 @@ class Trainer:
         """
         if self._publishing is None and self._publish_due():
             return "publish", (self.step,)
-        if self._saving is None and self._checkpoint_due(now):
+        if self._saving is None and self._pruning is None and self._checkpoint_due(now):
             return "checkpoint", (self.step, self.published)
         if self.step < self.committed and not self.final:
             return "train", (self.step + 1,)
@@ -164,7 +166,13 @@ class Trainer:
             if all(done for done, _, _ in results):
                 self._running = None
                 self._completed(operation, results[0][1], now)
-        for attribute, done in (("_composing", self._composed), ("_publishing", self._wrote), ("_saving", self._cut)):
+        background = {
+            "_composing": self._composed,
+            "_publishing": self._wrote,
+            "_saving": self._cut,
+            "_pruning": self._pruned,
+        }
+        for attribute, done in background.items():
             ref = getattr(self, attribute)
             if ref is None:
                 continue
@@ -199,7 +207,10 @@ class Trainer:
 
     def _cut(self, answer: Mapping[str, Any]) -> None:
         self.saved = int(answer["step"])
-        self.ranks[0].actor.wait.remote("prune")
+        self._pruning = self.ranks[0].actor.wait.remote("prune")
+
+    def _pruned(self, answer: Mapping[str, Any]) -> None:
+        log.info("pruned", extra=dict(answer))
 
     def _restart(self, cause: str, now: float) -> None:
         for rank in self.ranks:
