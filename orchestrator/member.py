@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from orchestrator.actors import Host
-from orchestrator.config import SuperviseConfig
+from orchestrator.sections import SuperviseConfig
 
 BEAT_INTERVAL_S = 1.0
 """Ten beats fit the default heartbeat deadline, so one slow answer is no death."""

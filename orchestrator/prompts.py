@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from experience.schema import Int32Array, Issue, Prompt, Sampling
-from orchestrator.config import DataConfig, Recipe
+from orchestrator.config import Recipe
 from orchestrator.modelfolder import ModelFolder
 from orchestrator.recipe import RecipeError
+from orchestrator.sections import DataConfig
 
 MAX_PROBLEMS = 20
 """Bad lines of one file that are shown; the rest is counted."""

@@ -6,15 +6,13 @@ elsewhere: a user sees all problems of a recipe at once.
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from experience.config import ExperienceConfig, PacingConfig
 from gen_cluster.config import GenerationConfig
+from orchestrator.sections import DataConfig, ModelConfig, SuperviseConfig
 from score_cluster.config import ScoringConfig
 from train_cluster.config import SftConfig, TrainingConfig
-
-if TYPE_CHECKING:
-    from orchestrator.config import DataConfig, ModelConfig, SuperviseConfig
 
 
 def violations(sections: Mapping[str, Any]) -> list[str]:

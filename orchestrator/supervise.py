@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable
 from typing import Any, Literal
 
-from orchestrator.config import SuperviseConfig
 from orchestrator.errors import RunFailed
 from orchestrator.member import Member, outcome
+from orchestrator.sections import SuperviseConfig
 
 log = logging.getLogger(__name__)
 

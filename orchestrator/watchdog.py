@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from experience.buffer import Snapshot
-from orchestrator.config import SuperviseConfig
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
+from orchestrator.sections import SuperviseConfig
 from orchestrator.supervise import Supervisor
 from orchestrator.trainer import Trainer
 

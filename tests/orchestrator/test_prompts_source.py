@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from orchestrator_folders import CHAT_TEMPLATE, sections, write_rows, write_tokenizer
 
 from experience.schema import Issue
-from orchestrator.config import DataConfig, Recipe
+from orchestrator.config import Recipe
 from orchestrator.modelfolder import load_tokenizer
 from orchestrator.prompts import MAX_PROBLEMS, PromptIssuer, PromptSource, permutation, sampling_seed
 from orchestrator.recipe import RecipeError
+from orchestrator.sections import DataConfig
 
 WORDS = ["abc", "de", "fghi", "j", "klmno"]
 

@@ -13,9 +13,9 @@ import orchestrator.supervise
 import orchestrator.topology
 from experience.buffer import Fenced
 from experience.memory import MemoryBuffer, MemoryServer
-from orchestrator.config import SuperviseConfig
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
+from orchestrator.sections import SuperviseConfig
 from orchestrator.supervise import BACKOFF_MAX_S, Supervisor, back_off
 from orchestrator.topology import Topology
 from weightstore.blobs import FileBlobStore

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from experience.buffer import Snapshot
-from orchestrator.config import SuperviseConfig
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
+from orchestrator.sections import SuperviseConfig
 from orchestrator.watchdog import Watchdog, diagnose
 
 STREAMS = ("prompts", "completions", "experience", "quarantine")

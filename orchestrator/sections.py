@@ -1,0 +1,87 @@
+"""The recipe's sections that the orchestrator owns: the run, the model, the prompts, Ray, supervision."""
+
+import re
+from pathlib import PurePath
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class RunConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    """The run's id: names its folder, its keys in Redis and its groups."""
+    seed: int = Field(default=0, ge=0)
+    """Everything drawn at random follows from it."""
+    steps: int = Field(ge=1)
+    """Batches to train; a resume may raise it."""
+    root: str = "runs"
+    """Folder that holds one folder a run."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_slug(cls, name: str) -> str:
+        if not re.fullmatch(r"[a-z0-9]+([._-][a-z0-9]+)*", name) or len(name) > 63:
+            raise ValueError(
+                "it names folders and keys; use lower-case letters and digits, joined by . _ or -, at most 63 characters"
+            )
+        return name
+
+
+class ModelConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    """Hugging Face folder: config.json, tokenizer, safetensors."""
+    random_init: bool = False
+    """True: fresh weights drawn with run.seed; the folder then needs none."""
+
+
+class DataConfig(BaseModel):
+    """The prompts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    """JSONL file, one object a line; the whole row reaches the reward functions as metadata."""
+    prompt_column: str = "prompt"
+    """Column that holds the text of the prompt."""
+    chat_template: bool = False
+    """True: the text is the user's turn of the model's own chat template."""
+    system_prompt: str | None = None
+    """System turn of the chat template."""
+    max_prompt_tokens: int | None = Field(default=None, ge=1)
+    """A longer prompt is refused; null = whatever leaves room for generation.max_tokens in the context."""
+    shuffle: bool = True
+    """A new order each pass, drawn from run.seed; False: file order."""
+    name: str | None = Field(default=None, min_length=1)
+    """First part of every prompt_id; null = the file's stem."""
+
+    @property
+    def dataset(self) -> str:
+        return self.name or PurePath(self.path).stem
+
+
+class RayConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: Literal["local"] = "local"
+    """local = a Ray of our own on this machine, which ends with the run."""
+    object_store_mib: int = Field(default=128, ge=80)
+    """Ray's shared memory; small, since Ray carries control only, never tensors. Ray refuses less than 75 MiB."""
+
+
+class SuperviseConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    heartbeat_s: float = Field(default=10.0, gt=0)
+    """A worker silent for so long is dead; it is asked every second and answers from a thread of its own."""
+    starting_s: float = Field(default=120.0, gt=0)
+    """The same while it loads; first compiles take up to 60 s, large models need more."""
+    restart_limit: int = Field(default=5, ge=0)
+    """Deaths of one worker in a row; one more ends the run with the cause."""
+    restart_backoff_s: float = Field(default=1.0, gt=0)
+    """Wait before a restart; doubles with each in a row, up to a minute."""
+    stall_s: float = Field(default=1800.0, gt=0)
+    """No batch committed and no step trained for so long: the watchdog writes its diagnosis and ends the run."""
