@@ -85,7 +85,6 @@ def test_from_scratch_each_step_is_trained_then_published_then_saved():
     assert cluster.done("compose") == [1, 2, 3]
     assert driver.trainer.finished
     assert (driver.reported, driver.announced, cluster.cuts) == ([1, 2, 3], [0, 1, 2, 3], [0, 2, 3])
-    assert cluster.running("prune") == []
     assert [call.what[0] for call in cluster.calls].count("prune") == 2
 
 
@@ -189,6 +188,19 @@ def test_a_checkpoint_still_being_written_is_passed_over_and_made_up_for():
     assert driver.trainer.finished
 
 
+def test_a_run_is_over_once_what_is_old_has_been_deleted():
+    cluster = Cluster(held={"prune"})
+    driver = Driver(cluster)
+    driver.until_quiet()
+    assert cluster.done("checkpoint") == [2]  # the next one waits for it
+    assert not driver.trainer.settled
+    assert [call.what[0] for call in driver.trainer.pending_calls()] == ["prune"]
+    cluster.release("prune")
+    driver.until_quiet()
+    assert cluster.cuts == [0, 2, STEPS]
+    assert driver.trainer.finished
+
+
 def test_a_checkpoint_names_the_newest_version_that_is_whole():
     cluster = Cluster()
     driver = Driver(cluster)
@@ -280,6 +292,7 @@ def failing(name: str, place: int = 0) -> Any:
         ("compose", failing("compose"), "composing: its process died"),
         ("published", failing("published"), "publishing: its process died"),
         ("saved", failing("saved"), "saving: its process died"),
+        ("prune", failing("prune"), "pruning: its process died"),
     ],
 )
 def test_the_failure_of_any_part_restarts_all_ranks_and_forgets_what_was_in_flight(held, strike, cause, caplog):
