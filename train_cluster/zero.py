@@ -78,7 +78,6 @@ class ZeroEngine:
         for group in self._adam.param_groups:
             group["lr"] = learning_rate
         if self._coalesces:
-            self._optimizer.micro_step_id = 0  # or the sum would be added to the gradients of the update before
             self._coalescing.close()
         self._engine.step()
         self._updated()
