@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"work": 1, "compose": 1, "wait": 2, "control": 1})
 class Host:
-    """setup -> run, or setup -> call … -> close; `beat` and `stop` at any time."""
+    """setup -> run, or setup -> call …; `beat` and `stop` at any time. Ended by a kill: its state is in the stores."""
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         self._spec = spec
@@ -80,7 +80,10 @@ class Host:
     def _watched(self, function: Any, *arguments: Any, **named: Any) -> Any:
         try:
             return function(*arguments, **named)
-        except BaseException:
+        except BaseException as error:
+            if self._stop.is_set():
+                log.info("given up on request", extra={"what": str(error)})
+                raise
             self._state = "failed"
             log.exception("worker failed", extra={"method": getattr(function, "__name__", str(function))})
             raise

@@ -17,12 +17,8 @@ from orchestrator.folder import RunFolder
 def run(path: Path, overrides: list[str], *, as_json: bool) -> None:
     recipe = recipes.load(path, overrides)
     folder = RunFolder(Path(recipe.run.root) / recipe.run.name)
-    if folder.recipe.exists():
-        raise ValueError(
-            f"run.name = {recipe.run.name}: {folder.path} holds a run already; "
-            f"remedy: `headrace resume {folder.path}`, or another run.name"
-        )
-    _live(recipe, folder, as_json=as_json)
+    _refuse_second(folder)
+    _live(recipe, folder, fresh=True, as_json=as_json)
 
 
 def resume(path: Path, overrides: list[str], *, as_json: bool) -> None:
@@ -30,17 +26,32 @@ def resume(path: Path, overrides: list[str], *, as_json: bool) -> None:
     old = recipes.load(folder.recipe)
     new = recipes.load(folder.recipe, [*overrides, f"run.root={folder.path.parent}"])
     lines = resume_violations(old, new)
+    if folder.run_id != old.run.name:
+        lines.append(
+            f"RUN = {folder.path}: the folder of run {old.run.name} was renamed, and its groups and keys bear that name; "
+            f"name the folder {old.run.name} again"
+        )
     if lines:
         raise recipes.RecipeError(lines)
-    _live(new, folder, as_json=as_json)
+    _live(new, folder, fresh=False, as_json=as_json)
 
 
-def _live(recipe: Recipe, folder: RunFolder, *, as_json: bool) -> None:
+def _refuse_second(folder: RunFolder) -> None:
+    if folder.recipe.exists():
+        raise ValueError(
+            f"run.name = {folder.run_id}: {folder.path} holds a run already; "
+            f"remedy: `headrace resume {folder.path}`, or another run.name"
+        )
+
+
+def _live(recipe: Recipe, folder: RunFolder, *, fresh: bool, as_json: bool) -> None:
     from orchestrator import preflight
 
     # Printed, not logged: there is no log before the run is ours.
     issuer = preflight.check(recipe, warn=lambda line: print(f"headrace: warning: {line}", file=sys.stderr))
     with folder.locked():
+        if fresh:  # again, since another may have begun it while we looked at the inputs
+            _refuse_second(folder)
         folder.create()
         _same_inputs(folder, {"data.path": (recipe.data.path, issuer.source_digest)})
         folder.write(folder.recipe, recipes.dump(recipe))

@@ -49,9 +49,7 @@ class Member:
         self._config = config
         self._asked_at = now
         self._beat: Any = None
-        self.actor: Any = Host.options(  # type: ignore[attr-defined]
-            name=f"{self.name}-{os.getpid()}", num_gpus=gpus
-        ).remote(dict(spec))
+        self.actor: Any = Host.options(num_gpus=gpus).remote(dict(spec))  # type: ignore[attr-defined]
         self.setup_call = self.actor.setup.remote()
 
     @property

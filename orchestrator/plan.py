@@ -8,14 +8,13 @@ from typing import Any
 from orchestrator.config import Recipe
 from orchestrator.modelfolder import ModelFolder, count_parameters
 from orchestrator.prompts import PromptSource
+from train_cluster.config import HISTORY_STEPS
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "int8_weights": 1}
 MASTER_BYTES = 12
 """A parameter in a checkpoint: float32 master weight and two moments."""
 TOKEN_BYTES = 13
 """A response token in the ledger: id 4, sampled 1, behaviour log-prob 4, reference log-prob 4."""
-HISTORY_STEPS = 500
-"""Batches that the ledger keeps."""
 PROCESS_BYTES = {"driver": 400e6, "generation": 1.9e9, "scoring": 0.9e9, "trainer": 0.85e9}
 """A process with a tiny model on CPU, as measured: libraries, mostly."""
 

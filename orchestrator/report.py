@@ -65,7 +65,7 @@ class Reporter:
 
     def _progress(self, trainer: Trainer) -> dict[str, Any]:
         return {
-            "step": max(trainer.step, 0),
+            "step": trainer.reached,
             "committed": trainer.committed,
             "published": trainer.published,
             "saved": trainer.saved,
@@ -92,7 +92,7 @@ class Reporter:
             self._targets = targets
 
     def _export(self, trainer: Trainer, supervisor: Supervisor) -> None:
-        metrics.STEP.set(max(trainer.step, 0))
+        metrics.STEP.set(trainer.reached)
         metrics.RESTARTS.labels(role="trainer").set(trainer.restarts)
         metrics.RESTARTS.labels(role="worker").set(supervisor.restarts)
 

@@ -23,7 +23,7 @@ from orchestrator.report import Reporter
 from orchestrator.supervise import Kind, Supervisor
 from orchestrator.topology import Topology
 from orchestrator.trainer import Trainer
-from orchestrator.watchdog import Watchdog
+from orchestrator.watchdog import PoisonBrake, Watchdog
 from weightstore.blobs import BlobStore
 from weightstore.manifest import WeightVersion
 from weightstore.publish import record_newest
@@ -71,6 +71,7 @@ class Run:
             on_published=self._published,
         )
         self._watchdog = Watchdog(recipe.supervise, folder)
+        self._brake = PoisonBrake(batch_groups=recipe.pacing.batch_groups)
 
     def drive(self) -> Ending:
         """Until the last step is trained, published and saved, or a stop was asked for. RunFailed: cannot go on."""
@@ -82,6 +83,7 @@ class Run:
             if not self._stop.is_set():
                 self._admission.admit(snapshot, published=self._trainer.published)
             self._reporter.tick(now, snapshot, self._trainer, self._supervisor)
+            self._brake.tick(snapshot, self._buffer)
             self._watchdog.tick(now, snapshot, self._trainer, self._supervisor)
             if self._trainer.finished:
                 return "completed"

@@ -89,7 +89,3 @@ class Supervisor:
 
     def members(self) -> list[Member]:
         return [slot.member for slot in self.slots if slot.member is not None]
-
-    def stop(self) -> None:
-        for member in self.members():
-            member.actor.stop.remote()

@@ -57,6 +57,7 @@ class Trainer:
         self.step = -1
         self._running: tuple[Operation, list[Any]] | None = None
         self._composing: Any = None
+        self._cancelled = False
         self._publishing: Any = None
         self._saving: Any = None
         self._pruning: Any = None
@@ -65,6 +66,11 @@ class Trainer:
     @property
     def started(self) -> bool:
         return self.step >= 0
+
+    @property
+    def reached(self) -> int:
+        """The newest step trained, for people: also while the ranks start anew."""
+        return max(self.step, self._furthest)
 
     @property
     def settled(self) -> bool:
@@ -113,6 +119,7 @@ class Trainer:
         steps = {answer["step"] for answer in answers}
         assert len(steps) == 1, f"ranks loaded different cuts: {steps}"
         self.step = self.saved = steps.pop()
+        self._furthest = max(self._furthest, self.step)
         self._last_cut_at = now
         log.info("trainer ready", extra={"step": self.step, "committed": self.committed, "published": self.published})
 
@@ -120,8 +127,9 @@ class Trainer:
         lead, last_step = self.ranks[0].actor, self._recipe.run.steps
         if self._composing is None and not self.final and self.committed < min(self.step + 2, last_step):
             self._composing = lead.compose.remote(self.committed + 1)
-        if self.final and self._composing is not None:
+        if self.final and self._composing is not None and not self._cancelled:
             lead.stop.remote()
+            self._cancelled = True
         operation = self._next(now) if self._running is None else None
         if operation is not None:
             name, arguments = operation
@@ -221,7 +229,3 @@ class Trainer:
         self.ranks, self._start_at = [], now + wait
         self.restarts += 1
         self._forget()
-
-    def stop(self) -> None:
-        for rank in self.ranks:
-            rank.actor.stop.remote()

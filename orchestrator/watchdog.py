@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experience.buffer import Snapshot
+from experience.buffer import ExperienceBuffer, Snapshot
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
 from orchestrator.sections import SuperviseConfig
@@ -21,6 +21,30 @@ STACKS_S = 5.0
 """For all workers to write their stacks; one that is stopped never will."""
 _LOOK_S = 0.1
 """Between two looks: a process that still writes does not rest for so long."""
+
+
+class PoisonBrake:
+    """tick() raises RunFailed when far more groups are quarantined than one bad prompt explains.
+
+    A reward function or an engine that fails on everything would otherwise consume the prompts until the watchdog ends
+    the run.
+    """
+
+    def __init__(self, *, batch_groups: int) -> None:
+        self._limit = 2 * batch_groups
+        self._seen = 0
+
+    def tick(self, snapshot: Snapshot, buffer: ExperienceBuffer) -> None:
+        depth = snapshot.depths["quarantine"]
+        if depth == self._seen:
+            return
+        self._seen = depth
+        poisoned = [end for end in buffer.settled() if end.outcome == "quarantined"]
+        if len(poisoned) >= self._limit:
+            raise RunFailed(
+                f"{len(poisoned)} groups were quarantined since batch {snapshot.committed} was committed, "
+                f"the last because of: {poisoned[-1].reason}"
+            )
 
 
 class Watchdog:

@@ -58,6 +58,7 @@ class HfReference:
         self._limit = config.micro_batch_tokens
         if config.precision in ("int8", "int8_weights"):
             quantize(self._model, activations=config.precision == "int8")
+        self._model.to("cuda" if torch.cuda.is_available() else "cpu")
         size = weight_bytes(self._model)
         logger.info("reference loaded", extra={"path": path, "precision": config.precision, "weight_bytes": size})
 
@@ -90,8 +91,8 @@ class HfReference:
             tokens_BT[row, : len(joined)] = torch.from_numpy(joined)
         first = min(len(r.prompt) for r in batch) - 1  # position t predicts token t + 1
         with torch.inference_mode():
-            kept = torch.arange(first, longest - 1)
-            logits_BTV = self._model(input_ids=tokens_BT, use_cache=False, logits_to_keep=kept).logits
+            kept = torch.arange(first, longest - 1, device=self._model.device)
+            logits_BTV = self._model(input_ids=tokens_BT.to(kept.device), use_cache=False, logits_to_keep=kept).logits
             return [_gather(logits_BTV[row], response, first=first) for row, response in enumerate(batch)]
 
 
@@ -101,9 +102,9 @@ def _gather(logits_TV: "torch.Tensor", response: Response, *, first: int) -> Flo
 
     start = len(response.prompt) - 1 - first
     logits_LV = logits_TV[start : start + len(response.tokens)].float() / response.temperature
-    tokens_L = torch.from_numpy(response.tokens.astype(np.int64))
+    tokens_L = torch.from_numpy(response.tokens.astype(np.int64)).to(logits_LV.device)
     chosen_L = logits_LV.gather(-1, tokens_L[:, None])[:, 0]
-    values: Float32Array = (chosen_L - logits_LV.logsumexp(-1)).numpy()
+    values: Float32Array = (chosen_L - logits_LV.logsumexp(-1)).cpu().numpy()
     values.setflags(write=False)
     return values
 

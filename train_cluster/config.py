@@ -4,6 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+HISTORY_STEPS = 500
+"""Batches that the ledger keeps for replays though no kept checkpoint needs them."""
+
 
 class GrpoConfig(BaseModel):
     """Group-relative policy optimisation (Shao et al. 2024) with DAPO's clip-higher and token mean (Yu et al. 2025)."""
@@ -110,7 +113,7 @@ class TrainingConfig(BaseModel):
     collective_timeout_s: float = Field(default=60.0, gt=0)
     """A rank that waits so long for a peer fails, and all ranks start anew."""
     compose_timeout_s: float = Field(default=600.0, gt=0)
-    """Nothing moved in the buffer for so long while a batch was awaited: all ranks start anew, and the log says why."""
+    """Nothing moved in the buffer for so long while a batch was awaited: rank 0's log says what is missing, and where."""
 
 
 class SftConfig(BaseModel):

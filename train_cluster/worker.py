@@ -23,7 +23,7 @@ from experience.ledger import Ledger
 from experience.schema import BatchRecord, Controls
 from train_cluster import checkpoint, distributed, fine_tuning, metrics
 from train_cluster.compose import Composer
-from train_cluster.config import SftConfig, TrainingConfig
+from train_cluster.config import HISTORY_STEPS, SftConfig, TrainingConfig
 from train_cluster.learner import Learner
 from train_cluster.model import load_policy, tied_aliases
 from train_cluster.publication import Publisher, weights_digest
@@ -37,9 +37,6 @@ logger = logging.getLogger(__name__)
 
 WRITE_DEADLINE_S = 600.0
 """For the slowest rank's files of a version or a checkpoint, once rank 0 has written its own."""
-
-HISTORY_STEPS = 500
-"""Batches that the ledger keeps for replays though no kept checkpoint needs them."""
 
 NO_VERSION = -1
 """Before the first publication."""

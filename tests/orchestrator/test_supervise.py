@@ -168,14 +168,6 @@ def test_no_restart_at_all_when_the_limit_is_0():
         crew.tick()
 
 
-def test_a_stop_reaches_all_that_live():
-    crew = Crew()
-    crew.spawned[0].death = "its process died"
-    crew.tick()
-    crew.supervisor.stop()
-    assert [worker.stopped for worker in crew.spawned] == [False, True, True]
-
-
 @given(failures=st.integers(1, 5000), backoff=st.floats(1e-3, 1e3))
 def test_a_wait_is_never_longer_than_the_longest(failures, backoff):
     config = SuperviseConfig(restart_limit=5000, restart_backoff_s=backoff)

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from experience.buffer import Snapshot
+from experience.schema import Settlement
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
 from orchestrator.sections import SuperviseConfig
-from orchestrator.watchdog import Watchdog, diagnose
+from orchestrator.watchdog import PoisonBrake, Watchdog, diagnose
 
 STREAMS = ("prompts", "completions", "experience", "quarantine")
 
@@ -138,3 +139,29 @@ def test_every_worker_has_written_its_stacks_when_the_run_ends(folder):
             worker.communicate()
     for index in range(3):
         assert "stuck_in_generation" in (folder.logs / f"gen-{index}.stacks").read_text()
+
+
+class Poisoned:
+    """What the brake reads of a buffer."""
+
+    def __init__(self, ends: int) -> None:
+        self.ends = ends
+
+    def settled(self) -> list[Settlement]:
+        return [
+            Settlement(sequence=n, prompt_id=f"p:0:{n}", attempt=0, outcome="quarantined", reason=f"broken {n}")
+            for n in range(self.ends)
+        ]
+
+
+def test_the_brake_ends_a_run_whose_groups_all_fail() -> None:
+    brake = PoisonBrake(batch_groups=2)
+    for quarantined in (0, 1, 3):
+        brake.tick(a_snapshot(quarantine=quarantined), Poisoned(quarantined))
+    with pytest.raises(RunFailed, match=r"4 groups were quarantined since batch \d+ .* because of: broken 3"):
+        brake.tick(a_snapshot(quarantine=4), Poisoned(4))
+
+
+def test_the_brake_forgives_what_a_batch_has_recorded() -> None:
+    brake = PoisonBrake(batch_groups=2)
+    brake.tick(a_snapshot(quarantine=9), Poisoned(1))
