@@ -81,9 +81,8 @@ class ZeroEngine:
             self._coalescing.close()
         self._engine.step()
         self._updated()
-        return float(
-            self._engine.get_global_grad_norm()
-        )  # infinite, and the update skipped, if any gradient is not finite
+        # DeepSpeed skips an update whose gradient is not finite, and says so by an infinite norm.
+        return float(self._engine.get_global_grad_norm())
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         total = values.detach().to(self._engine.device, torch.float64, copy=True)
