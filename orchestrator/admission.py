@@ -43,11 +43,15 @@ class Admission:
         metrics.ISSUED.labels(attempt="first").inc(count)
         return count
 
-    def issue_anew(self, issues: Sequence[Issue], snapshot: Snapshot, *, published: int) -> None:
-        """Give lost prompts their next attempt, whatever the pace: each replaces a group that is settled right after."""
-        first, version = snapshot.next_sequence, max(published, 0)
+    def issue_anew(self, issues: Sequence[Issue], snapshot: Snapshot) -> None:
+        """Give lost prompts their next attempt, whatever the pace: each replaces a group that is settled right after.
+
+        They wait for the version of the last committed batch, which the trainer publishes once it has caught up: the
+        newest of this moment may be older than the one that the lost groups were admitted under.
+        """
+        first = snapshot.next_sequence
         prompts = [
-            self._issuer.anew(issue, sequence=first + offset, min_version=version)
+            self._issuer.anew(issue, sequence=first + offset, min_version=snapshot.committed)
             for offset, issue in enumerate(issues)
         ]
         self._buffer.issue(prompts, cursor=snapshot.cursor)

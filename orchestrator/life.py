@@ -30,8 +30,8 @@ from orchestrator.prompts import PromptIssuer
 from orchestrator.run import Ending, Run, Signals
 from orchestrator.stores import LINEAGE, open_buffer, open_ledger, open_server, open_store
 from orchestrator.topology import LOOPBACK, Topology, life_record, start_ray
+from weightstore.adopt import adopt_newest
 from weightstore.epochs import claim_epoch
-from weightstore.publish import adopt_newest
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +59,9 @@ def _live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: C
     log.info("life begins", extra={"epoch": epoch, "run": folder.run_id})
     with _metrics() as metrics_port, _server(recipe, folder), _buffer(recipe, folder, epoch) as buffer, _ray(recipe):
         admission = Admission(recipe, buffer=buffer, issuer=issuer)
-        newest = adopt_newest(store, lineage=LINEAGE, run_epoch=epoch)
+        newest = adopt_newest(store, lineage=LINEAGE, run_epoch=epoch, threads=recipe.store.fetch_threads)
         published = newest.number if newest else -1
-        committed = recover(buffer, ledger, admission, published=published)
+        committed = recover(buffer, ledger, admission)
         topology = Topology(recipe, folder, store=store, epoch=epoch, buffer=buffer)
         run = Run(
             recipe,
@@ -110,7 +110,7 @@ def _drive(run: Run, console: Console) -> Ending:
         log.info("life ends", extra={"state": state, "cause": cause})
 
 
-def recover(buffer: ExperienceBuffer, ledger: Ledger, admission: Admission, *, published: int) -> int:
+def recover(buffer: ExperienceBuffer, ledger: Ledger, admission: Admission) -> int:
     """Make buffer and ledger agree; the number of committed batches.
 
     The ledger wins: what it holds is committed, whatever the buffer thinks. What was issued and is neither in a stream
@@ -127,7 +127,7 @@ def recover(buffer: ExperienceBuffer, ledger: Ledger, admission: Admission, *, p
     if lost:
         log.warning("groups were lost", extra={"sequences": [issue.sequence for issue in lost]})
         again = reissues(lost, unsettled=unsettled, settled=settled)
-        admission.issue_anew(again, buffer.snapshot(), published=published)
+        admission.issue_anew(again, buffer.snapshot())
         buffer.settle([issue.sequence for issue in lost], outcome="lost", reason="not in the buffer after a restart")
     return committed
 

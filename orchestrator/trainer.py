@@ -42,6 +42,7 @@ class Trainer:
         self._recipe, self._spawn = recipe, spawn
         self._on_step, self._on_published = on_step, on_published
         self.committed, self.published = committed, published
+        self._recovered = committed
         self.step = -1
         self.saved = -1
         self.restarts = 0
@@ -150,9 +151,13 @@ class Trainer:
         return None
 
     def _publish_due(self) -> bool:
+        """Every so many batches, and as soon as this life has caught up with the ledger: prompts may wait for a version
+        of the life before that turned out to be damaged.
+        """
         behind = self.step - self.published
-        enough = 1 if self._ending or self.published < 0 else self._recipe.pacing.publish_interval_batches
-        return behind >= enough
+        caught_up = self.published < self._recovered <= self.step
+        at_once = self._ending or self.published < 0 or caught_up
+        return behind >= (1 if at_once else self._recipe.pacing.publish_interval_batches)
 
     def _checkpoint_due(self, now: float) -> bool:
         settings, behind = self._recipe.training.checkpoint, self.step - self.saved

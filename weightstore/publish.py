@@ -151,12 +151,6 @@ def last_recorded(store: BlobStore, *, lineage: int, up_to_epoch: int | None = N
     return newest(store, lineage=lineage, run_epoch=max(epochs)) if epochs else None
 
 
-def adopt_newest(store: BlobStore, *, lineage: int, run_epoch: int) -> WeightVersion | None:
-    """At the start of a life: take over the word of the life before it. None: there is none."""
-    version = last_recorded(store, lineage=lineage, up_to_epoch=run_epoch)
-    return version and record_newest(store, version, run_epoch=run_epoch)
-
-
 def _await_records(
     store: BlobStore, version: WeightVersion, *, shards: int, deadline_s: float, cancelled: Callable[[], bool]
 ) -> list[ShardRecord]:

@@ -46,6 +46,11 @@ def keep(
     return kept
 
 
+def committed_versions(store: BlobStore, lineage: int) -> set[WeightVersion]:
+    """All with a manifest, readable or not."""
+    return _committed(_folders(store, lineage))
+
+
 def sweep(
     store: BlobStore,
     lineage: int,
@@ -62,7 +67,7 @@ def sweep(
     nobody will finish them.
     """
     folders = _folders(store, lineage)
-    committed = {version for version, keys in folders.items() if version.manifest_key in keys}
+    committed = _committed(folders)
     bases = {version: base for version in committed if (base := _base(store, version))}
     kept = keep(committed, newest=newest, max_staleness=max_staleness, cut_steps=cut_steps, pinned=pinned, bases=bases)
     torn = {version for version in folders.keys() - committed if version.epoch < ranks_epoch}
@@ -84,6 +89,10 @@ def _base(store: BlobStore, version: WeightVersion) -> WeightVersion | None:
         logger.warning("version unreadable", extra={"version": str(version), "error": str(error)})
         return None
     return WeightVersion.parse(base) if base else None
+
+
+def _committed(folders: Mapping[WeightVersion, list[str]]) -> set[WeightVersion]:
+    return {version for version, keys in folders.items() if version.manifest_key in keys}
 
 
 def _folders(store: BlobStore, lineage: int) -> dict[WeightVersion, list[str]]:

@@ -36,8 +36,8 @@ class Life:
         self.ledger = Ledger(FileBlobStore(path), 0)
         self.admission = Admission(RECIPE, buffer=self.buffer, issuer=an_issuer(RECIPE))
 
-    def recover(self, *, published: int = 0) -> int:
-        return recover(self.buffer, self.ledger, self.admission, published=published)
+    def recover(self) -> int:
+        return recover(self.buffer, self.ledger, self.admission)
 
     def next(self, *, server: MemoryServer | None = None) -> "Life":
         return Life(server or self.server, self.path, epoch=self.epoch + 1)
@@ -94,7 +94,7 @@ class Died(Exception):
 
 
 def test_a_run_that_never_began_has_nothing_to_recover(life):
-    assert life.recover(published=-1) == 0
+    assert life.recover() == 0
     assert life.buffer.snapshot().next_sequence == 0
 
 
@@ -123,7 +123,7 @@ def test_lost_groups_are_issued_anew_and_settled_lost(life):
     life.admit()
     life.lose(1, 4)
     again = life.next()
-    assert again.recover(published=1) == 0
+    assert again.recover() == 0
     assert again.live() == [
         (0, "words:0:0", 0),
         (2, "words:0:2", 0),
@@ -183,7 +183,7 @@ def test_a_server_that_lost_everything_is_rebuilt_from_the_ledger(life):
     record = life.compose(1)
     assert [issue.sequence for issue in record.open] == [2, 3, 4, 5]
     again = life.next(server=MemoryServer())
-    assert again.recover(published=1) == 1
+    assert again.recover() == 1
     assert again.live() == [(6 + i, f"words:0:{2 + i}", 1) for i in range(4)]
     assert [(s.sequence, s.outcome) for s in again.buffer.settled()] == [(2, "lost"), (3, "lost"), (4, "lost"), (5, "lost")]  # fmt: skip
     snapshot = again.buffer.snapshot()
@@ -204,7 +204,7 @@ def test_a_committed_batch_that_the_buffer_does_not_know_is_caught_up(life):
         life.compose(2, die)
     assert life.buffer.snapshot().committed == 1
     again = life.next()
-    assert again.recover(published=1) == 2
+    assert again.recover() == 2
     snapshot = again.buffer.snapshot()
     assert (snapshot.committed, snapshot.live, snapshot.depths["experience"]) == (2, 2, 2)
     assert again.buffer.settled() == []
@@ -232,12 +232,12 @@ def test_the_books_balance_after_every_kind_of_loss(life):
     life.compose(1)
     life.lose(3)
     second = life.next()
-    second.recover(published=1)
+    second.recover()
     second.admit(published=1)
     second.arrive()
     second.compose(2)
     third = second.next(server=MemoryServer())
-    third.recover(published=2)
+    third.recover()
     third.admit(published=2)
     third.arrive()
     for number in (3, 4, 5):
@@ -270,10 +270,14 @@ def test_a_buffer_that_is_ahead_of_a_restored_ledger_is_refused(life):
         life.next().recover()
 
 
-def test_what_is_issued_anew_waits_for_the_newest_version(life):
+def test_what_is_issued_anew_waits_for_the_version_of_the_last_batch(life):
+    """Whatever the newest whole version is by now: the lost group was admitted under one up to that."""
     life.admit()
-    life.lose(0)
+    life.arrive()
+    life.compose(1)
+    life.admit(published=1)
+    life.lose(6)
     again = life.next()
-    again.recover(published=3)
+    again.recover()
     prompts = [decode(entry.data, Prompt) for entry in again.server.streams["prompts"].values()]
-    assert {p.sequence: p.min_version for p in prompts} == {1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 3}
+    assert {p.sequence: p.min_version for p in prompts} == {7: 1, 8: 1}

@@ -347,6 +347,16 @@ def test_a_resume_trains_committed_batches_and_publishes_no_old_version_again():
     assert [operation[2] for operation in cluster.operations if operation[0] == "checkpoint"] == [4, 6]
 
 
+def test_a_resume_publishes_once_it_has_caught_up_whatever_the_interval():
+    """The newest whole version is 2 although version 4 was served: the prompts that wait for it must not wait forever."""
+    cluster = Cluster(committed=5, cuts=[0, 2], versions=[0, 2])
+    cluster.held = {"compose"}
+    driver = Driver(cluster, pacing={"publish_interval_batches": 4, "max_staleness": 3})
+    driver.until_quiet()
+    assert driver.trainer.step == 5
+    assert cluster.done("publish") == [5]
+
+
 def test_a_finished_run_has_nothing_to_do():
     cluster = Cluster(committed=STEPS, cuts=[0, STEPS], versions=[STEPS])
     driver = Driver(cluster)

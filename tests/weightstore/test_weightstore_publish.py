@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from weightstore.fetch import CorruptVersion, StoreWeightSource, VersionMissing
+from weightstore.fetch import CorruptVersion, VersionMissing
 from weightstore.manifest import WeightVersion, weights_digest
 from weightstore.publish import (
     PublicationCancelled,
-    adopt_newest,
     last_recorded,
     newest,
     plan_shards,
@@ -248,14 +247,10 @@ def test_newest_is_the_word_of_one_run_epoch_and_never_goes_back(store, source):
     assert newest(store, lineage=1, run_epoch=1) is None
 
 
-def test_a_new_life_adopts_the_word_of_the_life_before_it(store):
-    assert adopt_newest(store, lineage=0, run_epoch=4) is None
+def test_the_last_word_is_that_of_the_newest_life_up_to_an_epoch(store):
     for epoch, number in ((2, 9), (10, 6), (12, 99)):
         record_newest(store, WeightVersion(0, 1, number), run_epoch=epoch)
-    assert adopt_newest(store, lineage=0, run_epoch=11) == WeightVersion(0, 1, 6)
-    assert StoreWeightSource(store, lineage=0, run_epoch=11, threads=1).newest() == WeightVersion(0, 1, 6)
-    record_newest(store, WeightVersion(0, 1, 50), run_epoch=10)  # a zombie's word, too late
-    assert adopt_newest(store, lineage=0, run_epoch=11) == WeightVersion(0, 1, 6)
-    assert adopt_newest(store, lineage=1, run_epoch=11) is None
     assert last_recorded(store, lineage=0) == WeightVersion(0, 1, 99)
+    assert last_recorded(store, lineage=0, up_to_epoch=11) == WeightVersion(0, 1, 6)
+    assert last_recorded(store, lineage=0, up_to_epoch=1) is None
     assert last_recorded(store, lineage=1) is None
