@@ -61,7 +61,8 @@ class Engine(Protocol):
     def update(self, fetched: FetchedVersion) -> None:
         """Serve these weights from the next step on; running requests go on, their older KV entries stay.
 
-        WeightsRefused: nothing has changed. EngineLost: the process must end.
+        WeightsRefused: nothing has changed. OSError: nothing has changed, and another try may succeed. EngineLost: the
+        process must end.
         """
 
     def close(self) -> None: ...

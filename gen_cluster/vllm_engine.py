@@ -103,7 +103,7 @@ class VllmEngine:
         stage = {"manifest": manifest.encode().decode(), "blobs": files}
         try:
             self._call("init_weight_transfer_engine", init_info=stage)
-        except (CorruptVersion, OSError) as error:
+        except CorruptVersion as error:
             raise WeightsRefused(f"version {manifest.version}: {error}") from error
         try:
             self._call("start_weight_update")

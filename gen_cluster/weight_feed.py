@@ -40,6 +40,10 @@ class WeightFeed:
             logger.warning("weights not fetched, will try again", extra={"error": str(error)})
             return None
 
+    def again(self) -> None:
+        """The version that was taken could not be put to use for now: give it once more, with the next look."""
+        self._seen = None
+
     def close(self) -> None:
         """Waits for the look that is under way."""
         self._thread.shutdown(cancel_futures=True)

@@ -109,6 +109,11 @@ class GenerationWorker:
                 raise
             logger.error("version refused, the one before serves on", extra={"error": str(error)})
             return False
+        except OSError as error:
+            self._feed.again()
+            self._refused = str(error)
+            logger.warning("version not loaded, will try again", extra={"error": str(error)})
+            return False
         self._refused = ""
         version = fetched.manifest.version
         metrics.SERVED_VERSION.set(version.number)

@@ -33,6 +33,8 @@ class ScriptedEngine:
         self.requests: dict[str, _Request] = {}
         self.steps: list[set[str]] = []
         """What ran in each step, by request."""
+        self.fault: Exception | None = None
+        """Raised by the next updates."""
         self.closed = False
 
     def add(self, request_id: str, *, tokens: Int32Array, sampling: Sampling, seed: int) -> None:
@@ -68,6 +70,8 @@ class ScriptedEngine:
         return {}
 
     def update(self, fetched: FetchedVersion) -> None:
+        if self.fault is not None:
+            raise self.fault
         if fetched.manifest.model_hash == "another":
             raise WeightsRefused(f"version {fetched.manifest.version} does not fit")
         self.served = fetched.manifest.version

@@ -238,6 +238,22 @@ def test_a_tensor_damaged_after_the_fetch_is_refused(engine: VllmEngine, publish
     _serves_first(engine, published)
 
 
+def test_a_file_that_cannot_be_read_is_no_refusal_and_the_old_version_serves(
+    engine: VllmEngine, published: Published, tmp_path: Path
+) -> None:
+    """As a stale file handle would show: with the file back, the same version loads."""
+    fetched = _fetched(tmp_path, gen_tiny_policy.tensors_of(published.policies[1]))
+    shard = tmp_path / fetched.manifest.version.folder / fetched.manifest.blobs[0].name
+    away = shard.rename(tmp_path / "away")
+    engine.add("running", tokens=prompt_tokens(7), sampling=sampling(12), seed=1)
+    with pytest.raises(OSError, match="No such file"):
+        engine.update(fetched)
+    _serves_first(engine, published)
+    away.rename(shard)
+    engine.update(fetched)
+    assert engine.served == fetched.manifest.version
+
+
 def test_a_delta_is_refused(engine: VllmEngine, published: Published) -> None:
     fetched = published.source.fetch(SECOND)
     changes = {"kind": "delta", "base": str(FIRST)}

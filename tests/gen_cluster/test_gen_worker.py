@@ -323,6 +323,22 @@ def test_a_store_that_fails_is_asked_again(stage: Stage, fault: Exception) -> No
     stage.until(lambda: stage.engine.served.number == 1)
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_version_whose_files_cannot_be_read_for_now_is_loaded_later(stage: Stage, number: int) -> None:
+    """The first one too: nothing serves yet, and yet the worker lives on."""
+    stage.source.number = 0
+    if number:
+        stage.until(lambda: stage.engine.served)
+    stage.engine.fault = OSError(5, "Input/output error")
+    stage.source.number = number
+    stage.until(lambda: stage.source.fetches.count(number) > 3)
+    assert "Input/output error" in str(stage.worker.status()["refused"])
+    stage.engine.fault = None
+    stage.until(lambda: stage.engine.served is not None and stage.engine.served.number == number)
+    stage.worker.step()
+    assert stage.worker.status()["refused"] == ""
+
+
 def test_a_slow_fetch_does_not_stall_generation(stage: Stage) -> None:
     stage.until(lambda: stage.engine.served)
     fetch, go_on = stage.source.fetch, threading.Event()
