@@ -70,7 +70,12 @@ def serve(asked: Path, answered: Path) -> None:
     fields = json.loads(asked.read_text())
     request = Request(**{**fields, "score": [Answer(**answer) for answer in fields["score"]]})
     engine = LLM(
-        model=request.folder, dtype="float32", enforce_eager=True, max_num_seqs=MAX_SEQUENCES, max_model_len=1024
+        model=request.folder,
+        dtype="float32",
+        enforce_eager=True,
+        max_num_seqs=MAX_SEQUENCES,
+        max_model_len=1024,
+        enable_chunked_prefill=False,  # on CPU, vLLM ends at a seeded request whose prompt was read in part
     )
     prompts = [tokenise(engine.get_tokenizer(), text, request.system_prompt) for text in request.prompts]
     plans = [
