@@ -27,19 +27,24 @@ class PoisonBrake:
     """tick() raises RunFailed when far more groups are quarantined than one bad prompt explains.
 
     A reward function or an engine that fails on everything would otherwise consume the prompts until the watchdog ends
-    the run.
+    the run. What an earlier life quarantined does not count, since its cause may have been repaired: the first tick comes
+    before anything of this life can fail.
     """
 
     def __init__(self, *, batch_groups: int) -> None:
         self._limit = 2 * batch_groups
-        self._seen = 0
+        self._seen: int | None = None
+        self._before: frozenset[int] = frozenset()
 
     def tick(self, snapshot: Snapshot, buffer: ExperienceBuffer) -> None:
         depth = snapshot.depths["quarantine"]
         if depth == self._seen:
             return
+        ends = [end for end in buffer.settled() if end.outcome == "quarantined"]
+        if self._seen is None:
+            self._before = frozenset(end.sequence for end in ends)
         self._seen = depth
-        poisoned = [end for end in buffer.settled() if end.outcome == "quarantined"]
+        poisoned = [end for end in ends if end.sequence not in self._before]
         if len(poisoned) >= self._limit:
             raise RunFailed(
                 f"{len(poisoned)} groups were quarantined since batch {snapshot.committed} was committed, "

@@ -162,6 +162,15 @@ def test_the_brake_ends_a_run_whose_groups_all_fail() -> None:
         brake.tick(a_snapshot(quarantine=4), Poisoned(4))
 
 
+def test_the_brake_forgives_what_an_earlier_life_met() -> None:
+    """Else a run that it has ended could never go on, its reward repaired."""
+    brake = PoisonBrake(batch_groups=2)
+    for quarantined in (4, 5, 7):
+        brake.tick(a_snapshot(quarantine=quarantined), Poisoned(quarantined))
+    with pytest.raises(RunFailed, match="4 groups were quarantined since"):
+        brake.tick(a_snapshot(quarantine=8), Poisoned(8))
+
+
 def test_the_brake_forgives_what_a_batch_has_recorded() -> None:
     brake = PoisonBrake(batch_groups=2)
     brake.tick(a_snapshot(quarantine=9), Poisoned(1))
