@@ -8,12 +8,14 @@ A penalty returns a number <= 0, so that every weight in a recipe is positive. A
 anything but a finite number, fails its group: a failure is never a reward of zero.
 """
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -111,8 +113,11 @@ def evaluate(
     for reward in rewards:
         try:
             value = reward.function(prompt=prompt, completion=completion, metadata=metadata, **reward.arguments)
-        except Exception as error:  # a user's function may raise anything; the group fails, not the worker
-            problem = f"{type(error).__name__}: {error}"
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a user's function may raise anything; the group fails, not the worker
+            problem = _brief(error)
             raise RewardFailed(component=reward.name, sequence=sequence, problem=problem) from error
         if not isinstance(value, Real) or not math.isfinite(value):
             problem = f"returned {value!r}, which is not a finite number"
@@ -127,19 +132,26 @@ def _find(config: RewardConfig) -> RewardFunction:
     if not (module_name and colon and function_name):
         raise ValueError(f"{where} must have the form module:function, as in score_cluster.functions:exact_match")
     try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # importing a user's module runs the user's code
-        problem = f"{type(error).__name__}: {error}"
+        with contextlib.redirect_stdout(sys.stderr):  # standard output belongs to results
+            module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # importing a user's module runs the user's code
         remedy = "install it, or put its folder on PYTHONPATH"
-        raise ValueError(f"{where}: module {module_name!r} cannot be imported ({problem}); {remedy}") from error
+        raise ValueError(f"{where}: module {module_name!r} cannot be imported ({_brief(error)}); {remedy}") from error
     function = getattr(module, function_name, None)
     if not inspect.isfunction(function):
         offered = [name for name, _ in inspect.getmembers(module, inspect.isfunction) if not name.startswith("_")]
         raise ValueError(f"{where}: module {module_name!r} has no such function; it has {', '.join(offered) or 'none'}")
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise ValueError(f"{where} gives a coroutine or a generator; write a plain function that returns a number")
     for needed, how in getattr(function, "needs", {}).items():
         if importlib.util.find_spec(needed) is None:
             raise ValueError(f"{where} needs the module {needed!r}, which is not installed; {how}")
     return function
+
+
+def _brief(error: BaseException) -> str:
+    """On one line: causes are shown and recorded as such."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _check_signature(config: RewardConfig, function: RewardFunction) -> None:

@@ -25,6 +25,15 @@ def positional(completion: str) -> float:
 def heavy(*, prompt: str, completion: str, metadata: dict[str, Any]) -> float:
     return 0.0
 
+async def later(*, prompt: str, completion: str, metadata: dict[str, Any]) -> float:
+    return 0.0
+
+def drips(*, prompt: str, completion: str, metadata: dict[str, Any]) -> Any:
+    yield 0.0
+
+def leaves(*, prompt: str, completion: str, metadata: dict[str, Any]) -> float:
+    raise SystemExit("first\\nsecond")
+
 def returns(*, prompt: str, completion: str, metadata: dict[str, Any]) -> Any:
     return metadata["value"]
 
@@ -71,9 +80,15 @@ def test_components_are_raw_and_the_total_is_weighted(module: str) -> None:
             {},
             "'no_such_module_anywhere' cannot be imported .*put its folder on PYTHONPATH",
         ),
-        ("{module}:absent", {}, "no such function; it has heavy, length, needs, positional, required, returns"),
+        (
+            "{module}:absent",
+            {},
+            "no such function; it has drips, heavy, later, leaves, length, needs, positional, required, returns",
+        ),
         ("{module}:NOT_A_FUNCTION", {}, "no such function"),
         ("{module}:positional", {}, "must take prompt, completion and metadata by keyword"),
+        ("{module}:later", {}, "a coroutine or a generator; write a plain function"),
+        ("{module}:drips", {}, "a coroutine or a generator; write a plain function"),
         ("{module}:length", {"scal": 2}, "unexpected keyword argument 'scal'; it takes scale"),
         ("{module}:required", {}, "missing a required argument: 'limit'; it takes limit"),
         ("{module}:heavy", {}, "needs the module 'a_module_nobody_has', which is not installed; pip install it"),
@@ -95,6 +110,26 @@ def test_a_module_that_breaks_on_import_is_refused(tmp_path: Path, monkeypatch: 
         load(component("reward_module_that_breaks:f"))
 
 
+@pytest.mark.parametrize("statement", ["sys.exit()", "sys.exit(3)", 'raise RuntimeError("exit\\nat once")'])
+def test_a_module_that_leaves_on_import_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    (tmp_path / "reward_module_that_leaves.py").write_text(f"import sys\n{statement}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match=r"cannot be imported \((SystemExit|RuntimeError: exit at once)") as refusal:
+        load(component("reward_module_that_leaves:f"))
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_a_module_prints_on_import_is_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "reward_module_that_prints.py").write_text(f"print('hello')\n{MODULE}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    load(component("reward_module_that_prints:length"))
+    assert capsys.readouterr() == ("", "hello\n")
+
+
 def test_two_components_of_one_name_are_refused(module: str) -> None:
     with pytest.raises(ValueError, match="'mine' is given twice"):
         load_all([component(f"{module}:length"), component(f"{module}:length", scale=2.0)])
@@ -110,6 +145,11 @@ def test_what_is_no_finite_number_fails_the_group(module: str, value: Any) -> No
 def test_a_function_that_raises_fails_the_group_and_says_why(module: str) -> None:
     with pytest.raises(RewardFailed, match="group 7: KeyError: 'value'"):
         score(load(component(f"{module}:returns")))
+
+
+def test_a_function_that_leaves_fails_the_group_and_not_the_worker(module: str) -> None:
+    with pytest.raises(RewardFailed, match=r"group 7: SystemExit: first second$"):
+        score(load(component(f"{module}:leaves")))
 
 
 def test_true_and_numpy_numbers_are_numbers(module: str) -> None:
