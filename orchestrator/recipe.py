@@ -23,6 +23,10 @@ PATH_KEYS = ("run.root", "model.path", "data.path", "sft.base", "sft.path", "sco
 """Keys that name a file or a folder. A value with :// in it is an address and stays as it is."""
 
 
+_SHOWN_CHARACTERS = 300
+"""Of a value that is refused."""
+
+
 class RecipeError(ValueError):
     """What is wrong with a recipe, or with what it points at: `lines`, one problem each."""
 
@@ -35,8 +39,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a file with `key.path=value` overrides; touches nothing. Raises RecipeError with all problems."""
     file = Path(path)
     raw = _read(file)
-    _resolve_paths(raw, folder=file.parent)
-    problems = []
+    problems = _resolve_paths(raw, folder=file.parent)
     for text in overrides:
         key, equals, value = text.partition("=")
         try:
@@ -84,7 +87,7 @@ def _override(tree: dict[str, Any], parts: Sequence[str], value: Any) -> None:
     for depth, part in enumerate(parts):
         key: Any = part
         if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
+            if not part.isdecimal() or int(part) >= len(node):
                 where = ".".join(parts[:depth])
                 raise ValueError(f"{where} has entries 0 to {len(node) - 1} and no {part}; name one of these")
             key = int(part)
@@ -97,20 +100,33 @@ def _override(tree: dict[str, Any], parts: Sequence[str], value: Any) -> None:
         node = child
 
 
-def _resolve_paths(raw: dict[str, Any], *, folder: Path) -> None:
+def _resolve_paths(raw: dict[str, Any], *, folder: Path) -> list[str]:
+    """In place; a line for each path that can be none."""
+    problems = []
     for key in PATH_KEYS:
         *sections, leaf = key.split(".")
         node: Any = raw
         for section in sections:
             node = node.get(section) if isinstance(node, dict) else None
         if isinstance(node, dict) and leaf in node:
-            node[leaf] = _resolved(key, node[leaf], folder=folder)
+            try:
+                node[leaf] = _resolved(key, node[leaf], folder=folder)
+            except ValueError as error:
+                reason, _, remedy = str(error).partition("; ")
+                problems.append(_line(key, node[leaf], reason, remedy))
+    return problems
 
 
 def _resolved(key: str, value: Any, *, folder: Path) -> Any:
     if key not in PATH_KEYS or not isinstance(value, str) or not value or "://" in value:
         return value
-    return str((folder / Path(value).expanduser()).resolve())
+    try:
+        path = (folder / Path(value).expanduser()).resolve()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a ~user that is none, a null byte
+        reason = (isinstance(error, OSError) and error.strerror) or str(error).rstrip(".")
+        raise ValueError(f"cannot be a path ({reason}); name another") from None
+    return str(path)
 
 
 def _validate(raw: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
@@ -154,7 +170,10 @@ def _infinite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 def _line(field: str, value: Any, reason: str, remedy: str) -> str:
     plain = isinstance(value, str) and value.isprintable() and value
     shown = value if plain else json.dumps(value, default=str)
-    return f"{field} = {shown}: {reason}; {remedy}"
+    if len(shown) > _SHOWN_CHARACTERS:
+        shown = f"{shown[:_SHOWN_CHARACTERS]}…"
+    named = field if field.isprintable() else json.dumps(field)
+    return f"{named} = {shown}: {reason}; {remedy}"
 
 
 def _unknown(key: str, value: Any) -> str:

@@ -45,7 +45,12 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 def parse(text: str) -> Any:
     """Mappings with text keys, lists, text, numbers, booleans, null. Raises yaml.YAMLError."""
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    except (ValueError, KeyError) as error:  # PyYAML's own, of a value that does not fit the type it is tagged with
+        raise yaml.YAMLError(f"a value does not fit its type: {error}") from None
 
 
 def render(value: Any) -> str:

@@ -61,6 +61,7 @@ MISTAKES = [
     ("run.name=../x", "run.name = ../x", "names folders", "lower-case"),
     ('run.name="a\\nb"', 'run.name = "a\\nb"', "names folders", "lower-case"),
     ("run.seed=!!binary aGk=", "run.seed = b'hi'", "whole number", "a whole number"),
+    (f"run.name={'x' * 9999}", f"run.name = {'x' * 300}…", "names folders", "at most 63"),
     ("run.name=", "run.name = null", "must be text", "set run.name"),
 ]
 
@@ -83,6 +84,10 @@ def test_a_wrong_value_is_one_line_with_field_value_and_remedy(write, override, 
         ("run..steps=3", "run..steps=3: not an override; write key.path=value"),
         ("run.steps=[1", "run.steps = [1: not valid YAML"),
         ("scoring.rewards.1.weight=2", "scoring.rewards.1.weight=2: scoring.rewards has entries 0 to 0 and no 1"),
+        ("scoring.rewards.²=2", "scoring.rewards.²=2: scoring.rewards has entries 0 to 0 and no ²"),
+        ("model.path=~no-such-user/m", "model.path=~no-such-user/m: cannot be a path"),
+        ('run.root="a\\0b"', 'run.root="a\\0b": cannot be a path (embedded null byte); name another'),
+        (f"data.path={'x' * 300}", f"data.path={'x' * 300}: cannot be a path (File name too long); name another"),
         ("scoring.rewards.x=2", "scoring.rewards.x=2: scoring.rewards has entries 0 to 0 and no x"),
     ],
 )
@@ -99,6 +104,10 @@ def test_a_malformed_override_is_refused(write, override, says):
         ("run:\n  name: x\n  name: y\n", "trial.yaml:3: not valid YAML: the key name stands here twice"),
         ("run: {name: x}\n2: 3\n", "trial.yaml:2: not valid YAML: the key 2 is not text"),
         ("run: !!python/object/apply:os.system [ls]\n", "trial.yaml:1: not valid YAML"),
+        ("run: {steps: !!int abc}\n", "trial.yaml: not valid YAML: a value does not fit its type"),
+        ("run: {steps: !!bool abc}\n", "trial.yaml: not valid YAML: a value does not fit its type"),
+        (f"run: {{steps: {'9' * 5000}}}\n", "trial.yaml: not valid YAML: a value does not fit its type"),
+        (f"run: {'[' * 9999}\n", "trial.yaml: not valid YAML: it is nested too deeply"),
         ("", "trial.yaml: holds no sections"),
         ("- run\n", "trial.yaml: holds no sections"),
     ],
@@ -106,6 +115,18 @@ def test_a_malformed_override_is_refused(write, override, says):
 def test_a_file_that_is_no_recipe_names_file_and_line(write, content, says):
     (line,) = problems(write(content))
     assert says in line
+
+
+def test_a_path_that_can_be_none_is_a_line_like_the_others(write):
+    file = write(model__path="a\0b", data__path="~no-such-user/d.jsonl", run__root="x" * 300)
+    starts = ['model.path = "a\\u0000b": cannot be', "data.path = ~no-such-user/d.jsonl: cannot be", "run.root = xxx"]
+    lines = problems(file)
+    assert len(lines) == 3
+    assert all(any(line.startswith(start) for line in lines) for start in starts)
+
+
+def test_keys_are_shown_as_they_were_written_but_move_no_cursor(write):
+    assert any(line.startswith('"run\\n\\u001b[31m" = 1: ') for line in problems(write('"run\\n\\e[31m": 1\n')))
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
