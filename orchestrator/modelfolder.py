@@ -1,6 +1,7 @@
 """What a Hugging Face folder says of its model, read without loading a weight."""
 
 import json
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,12 +36,15 @@ class ModelFolder:
 def read_model(path: str, *, field: str, random_init: bool = False) -> ModelFolder:
     """Read a folder. RecipeError: names `field`, the path and what is missing."""
     folder, where = Path(path), f"{field} = {path}"
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises where a name is too long
         raise RecipeError([f"{where}: there is no such folder; give the folder of a Hugging Face model"])
     if not (folder / "config.json").is_file():
         raise RecipeError([f"{where}: holds no config.json; give the folder of a Hugging Face model"])
     config = _config(folder, where)
     text = config.get_text_config()
+    for name in ("vocab_size", "max_position_embeddings"):
+        if not isinstance(getattr(text, name, None), int):
+            raise RecipeError([f"{where}: its config.json names no {name}; give the folder of a causal language model"])
     tokenizer = load_tokenizer(path, field=field)
     vocabulary = int(text.vocab_size)
     if len(tokenizer) > vocabulary:
@@ -56,7 +60,7 @@ def read_model(path: str, *, field: str, random_init: bool = False) -> ModelFold
         vocabulary=vocabulary,
         context_tokens=int(text.max_position_embeddings),
         stored_parameters=None if random_init else _count_stored(folder, field),
-        stop_token_ids=_stop_token_ids(folder, config, tokenizer),
+        stop_token_ids=_stop_token_ids(folder, where, config, tokenizer),
         tokenizer=tokenizer,
     )
 
@@ -78,7 +82,7 @@ def load_tokenizer(path: str, *, field: str) -> Any:
     from transformers import AutoTokenizer  # seconds to import
 
     try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True)
+        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever a broken file leads to
         raise RecipeError(
             [
@@ -95,8 +99,13 @@ def safetensors_header(file: Path) -> dict[str, Any]:
         if not 0 < length <= _MAX_HEADER_BYTES:
             raise ValueError("it is no safetensors file")
         header: dict[str, Any] = json.loads(stream.read(length))
-    header.pop("__metadata__", None)
-    end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    try:
+        header.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        for entry in header.values():
+            _elements(entry)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError("its header is not one of safetensors") from error
     expected, size = _HEADER_LENGTH.size + length + end, file.stat().st_size
     if size != expected:
         raise ValueError(f"it has {size} bytes where its header says {expected}")
@@ -107,7 +116,7 @@ def _config(folder: Path, where: str) -> Any:
     from transformers import AutoConfig  # seconds to import
 
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever a broken file leads to
         raise RecipeError([f"{where}: its config.json cannot be read ({_brief(error)}); repair it"]) from error
 
@@ -117,7 +126,10 @@ def _count_stored(folder: Path, field: str) -> int:
     where = f"{field} = {folder}"
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        try:
+            names = sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
+        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+            raise RecipeError([f"{where}: {index.name} cannot be read ({_brief(error)}); copy it again"]) from error
     else:
         names = ["model.safetensors"] if (folder / "model.safetensors").is_file() else []
     if not names:
@@ -141,13 +153,19 @@ def _elements(entry: Mapping[str, Any]) -> int:
     return count
 
 
-def _stop_token_ids(folder: Path, config: Any, tokenizer: Any) -> tuple[int, ...]:
+def _stop_token_ids(folder: Path, where: str, config: Any, tokenizer: Any) -> tuple[int, ...]:
     stored = folder / "generation_config.json"
-    generation = json.loads(stored.read_text()) if stored.is_file() else {}
-    found: set[int] = set()
-    for ids in (generation.get("eos_token_id"), getattr(config, "eos_token_id", None), tokenizer.eos_token_id):
-        found.update(ids if isinstance(ids, list) else () if ids is None else (ids,))
-    return tuple(sorted(found))
+    try:
+        generation = json.loads(stored.read_text()) if stored.is_file() else {}
+        given = (generation.get("eos_token_id"), getattr(config, "eos_token_id", None), tokenizer.eos_token_id)
+    except (OSError, ValueError, AttributeError) as error:
+        raise RecipeError([f"{where}: {stored.name} cannot be read ({_brief(error)}); copy it again"]) from error
+    found = [token for ids in given if ids is not None for token in (ids if isinstance(ids, list) else [ids])]
+    if not all(isinstance(token, int) for token in found):
+        raise RecipeError(
+            [f"{where}: its eos_token_id is no token's number; correct it in {stored.name} or config.json"]
+        )
+    return tuple(sorted(set(found)))
 
 
 def _brief(error: Exception) -> str:

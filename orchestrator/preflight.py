@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from orchestrator import faults
 from orchestrator.config import Recipe
 from orchestrator.modelfolder import ModelFolder, read_model
 from orchestrator.plan import Plan, make_plan, store_folder
@@ -89,6 +90,8 @@ def _examine(recipe: Recipe) -> _Findings:
             "experience.url = memory: the processes of a run cannot share a buffer in memory; set experience.url=embedded"
         )
     problems.lines += _reward_problems(recipe)
+    problems.lines += _folder_problems(recipe)
+    problems.lines += _fault_problems()
     model = problems.collect(lambda: _read_policy(recipe))
     source = None
     if model is None:  # the rows can be checked all the same
@@ -155,6 +158,30 @@ def _reward_problems(recipe: Recipe) -> list[str]:
         except ValueError as error:
             problems.append(f"scoring.rewards.{index}.function = {config.function}: {' '.join(str(error).split())}")
     return problems
+
+
+def _folder_problems(recipe: Recipe) -> list[str]:
+    """Whether the folders that the run writes to can be made."""
+    problems = []
+    for key, value in (("run.root", recipe.run.root), ("store.url", recipe.store.url)):
+        if value is not None and "://" in value:
+            problems.append(f"{key} = {value}: an address, and only folders can be written to; name a folder")
+        elif value is not None:
+            existing = next(parent for parent in (Path(value), *Path(value).parents) if parent.exists())
+            if not existing.is_dir():
+                problems.append(f"{key} = {value}: {existing} is no folder; name another")
+            elif not os.access(existing, os.W_OK | os.X_OK):
+                problems.append(f"{key} = {value}: {existing} cannot be written to; name another, or change its mode")
+    return problems
+
+
+def _fault_problems() -> list[str]:
+    """Of a variable for tests, which every worker would refuse as it starts."""
+    try:
+        faults.from_environment(os.environ, markers=Path(), driver_pid=0)
+    except ValueError as error:
+        return [f"{error}; correct or unset it"]
+    return []
 
 
 def _model_warnings(recipe: Recipe, model: ModelFolder, source: PromptSource) -> list[str]:

@@ -146,6 +146,41 @@ def test_a_shard_that_is_missing(recipe, copy):
     assert "b.safetensors cannot be read" in lines_of(recipe(folder))[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("model.safetensors", struct.pack("<Q", 2) + b"[]", "not one of safetensors"),
+        ("model.safetensors", struct.pack("<Q", 7) + b'{"a":1}', "not one of safetensors"),
+        ("model.safetensors.index.json", b"{", "model.safetensors.index.json cannot be read"),
+        ("model.safetensors.index.json", b"{}", "model.safetensors.index.json cannot be read"),
+        ("model.safetensors.index.json", b"[]", "model.safetensors.index.json cannot be read"),
+        ("generation_config.json", b"{", "generation_config.json cannot be read"),
+        ("generation_config.json", b"[]", "generation_config.json cannot be read"),
+        ("generation_config.json", b'{"eos_token_id": "x"}', "eos_token_id is no token's number"),
+        ("config.json", b'{"model_type": "t5"}', "names no max_position_embeddings"),
+    ],
+)
+def test_a_file_that_holds_something_else(recipe, copy, name, content, reason):
+    folder = copy()
+    (folder / name).write_bytes(content)
+    (line,) = lines_of(recipe(folder))
+    assert_line(line, f"model.path = {folder}", reason, "")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_a_folder_that_brings_code_is_refused_without_a_question(recipe, copy, monkeypatch, name):
+    """transformers would ask on the terminal whether to run it."""
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("asked"))
+    folder = copy()
+    kind = {"model_type": "theirs"} if name == "config.json" else {"tokenizer_class": "Theirs"}
+    reference = {"AutoConfig": "theirs.Theirs", "AutoTokenizer": ["theirs.Theirs", None]}
+    (folder / name).write_text(json.dumps(kind | {"auto_map": reference}))
+    (folder / "theirs.py").write_text("raise AssertionError('it ran')\n")
+    (line,) = lines_of(recipe(folder))
+    assert_line(line, f"model.path = {folder}", "cannot be read", "")
+    assert "it ran" not in line
+
+
 def test_a_tokenizer_with_more_tokens_than_the_model(recipe, made):
     (line,) = lines_of(recipe(made / "narrow"))
     assert_line(line, f"model.path = {made / 'narrow'}", "31 tokens and its model only 20", "same place")
@@ -267,6 +302,24 @@ def test_a_disk_that_is_too_small_refuses_and_a_tight_one_warns(recipe, tmp_path
     (tmp_path / "runs" / "trial").mkdir(parents=True)
     (tmp_path / "runs" / "trial" / "old").write_bytes(bytes(need))
     assert preflight.plan(recipe()).warnings == ()
+
+
+def test_a_place_that_cannot_be_a_folder(recipe, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for key, place, reason in (
+        ("run.root", file / "runs", f"{file} is no folder"),
+        ("store.url", file, f"{file} is no folder"),
+        ("store.url", "s3://bucket/x", "only folders"),
+    ):
+        (line,) = lines_of(recipe(**{key.replace(".", "__"): str(place)}))
+        assert_line(line, f"{key} = {place}", reason, "name a")
+
+
+def test_a_fault_that_cannot_be_read(recipe, monkeypatch):
+    monkeypatch.setenv("HEADRACE_FAULTS", "nonsense")
+    (line,) = lines_of(recipe())
+    assert_line(line, "HEADRACE_FAULTS = nonsense", "expected point@step", "unset it")
 
 
 def test_warnings_name_what_may_surprise(recipe, copy):
