@@ -1,5 +1,6 @@
 """Writes a run's newest weights as an ordinary Hugging Face folder that transformers and vLLM load."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from weightstore.publish import last_recorded
 
 def export(recipe: Recipe, folder: RunFolder, out: Path) -> dict[str, Any]:
     """Every hash is verified on the way. ValueError: nothing published, or OUT exists."""
-    if out.exists():
+    if os.path.lexists(out):
         raise ValueError(f"OUT = {out}: exists already; remedy: name a folder that does not")
+    if not Path(recipe.model.path).is_dir():
+        raise ValueError(f"model.path = {recipe.model.path}: is gone, with config and tokenizer; remedy: put it back")
     store = open_store(recipe, folder)
     newest = last_recorded(store, lineage=LINEAGE)
     if newest is None:
@@ -25,5 +28,10 @@ def export(recipe: Recipe, folder: RunFolder, out: Path) -> dict[str, Any]:
     logs.hush_libraries()
     from train_cluster.model import save_folder  # torch and transformers, once there is something to write
 
-    save_folder(out, recipe.model.path, dict(fetched.tensors()))
+    try:
+        save_folder(out, recipe.model.path, dict(fetched.tensors()))
+    except OSError as error:
+        raise ValueError(
+            f"OUT = {out}: cannot be written ({error.strerror or error}); remedy: name another, or free space"
+        ) from error
     return {"out": str(out), "version": str(newest), "digest": fetched.manifest.digest()}
