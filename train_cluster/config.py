@@ -111,7 +111,7 @@ class TrainingConfig(BaseModel):
     threads: int = Field(default=1, ge=1)
     """Intra-op threads a rank on CPU; part of what makes a replay bit-identical."""
     collective_timeout_s: float = Field(default=60.0, gt=0)
-    """A rank that waits so long for a peer fails, and all ranks start anew."""
+    """A rank that waits so long for a peer inside a step fails, and all ranks start anew; start and files do not count."""
     compose_timeout_s: float = Field(default=600.0, gt=0)
     """Nothing moved in the buffer for so long while a batch was awaited: rank 0's log says what is missing, and where."""
 

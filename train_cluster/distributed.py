@@ -13,12 +13,20 @@ from torch import distributed
 
 LOOPBACK = "127.0.0.1"
 
+MEETING_S = 1800.0
+"""For the slowest rank to import, to load its model, or to hash its share of a checkpoint. It bounds nothing else: a rank
+that died or hangs is noticed long before by whoever started it."""
+
+_meetings: "_Meetings | None" = None
+"""Of the group that this process has joined."""
+
 
 def join(
     *, rank: int, world_size: int, master_port: int, timeout_s: float, master_addr: str = LOOPBACK, interface: str = ""
 ) -> None:
     """Join the group: NCCL where there are GPUs, gloo elsewhere; every collective of any group fails after timeout_s.
 
+    The time-out counts from the moment that all ranks are here: ranks that start may be far apart.
     A killed peer is noticed at once (its sockets close), a stopped one only by the time-out. `interface` names the
     network device that gloo listens on; empty = loopback on loopback addresses, else gloo's own choice. A process that
     has joined stays in that group, whatever it does next (fine-tuning, then reinforcement).
@@ -44,20 +52,52 @@ def join(
 
     timeout = timedelta(seconds=timeout_s)
     _bound_later_groups(timeout)
+    global _meetings
+    _meetings = _Meetings(rank=rank, world_size=world_size, master_addr=master_addr, master_port=master_port)
+    _meetings.meet()
+    _meetings.store.set_timeout(timeout)  # the ranks exchange their addresses through it
     distributed.init_process_group(
-        "nccl" if on_gpu else "gloo",
-        init_method=f"tcp://{master_addr}:{master_port}",
-        rank=rank,
-        world_size=world_size,
-        timeout=timeout,
+        "nccl" if on_gpu else "gloo", store=_meetings.store, rank=rank, world_size=world_size, timeout=timeout
     )
     _prepare_deepspeed()
 
 
+def meet() -> None:
+    """(collective) Wait until all ranks are here, far longer than a collective may take.
+
+    For the end of work on files, which takes each rank its own time. Without a group there is nobody to wait for.
+    """
+    if _meetings is not None:
+        _meetings.meet()
+
+
 def leave() -> None:
     """Leave the group; without it the process aborts at exit."""
+    global _meetings
+    _meetings = None
     if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+class _Meetings:
+    """The group's key-value store, served by rank 0, and how often its ranks have met there."""
+
+    def __init__(self, *, rank: int, world_size: int, master_addr: str, master_port: int) -> None:
+        self._rank, self._world_size, self._held = rank, world_size, 0
+        self.store = distributed.TCPStore(
+            master_addr,
+            master_port,
+            world_size,
+            is_master=rank == 0,
+            timeout=timedelta(seconds=MEETING_S),
+            wait_for_workers=False,
+        )
+
+    def meet(self) -> None:
+        self._held += 1
+        keys = [f"meeting-{self._held}/{rank}" for rank in range(self._world_size)]
+        self.store.set(keys[self._rank], "here")
+        self.store.wait(keys, timedelta(seconds=MEETING_S))
 
 
 def _bound_later_groups(timeout: timedelta) -> None:

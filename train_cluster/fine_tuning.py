@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from train_cluster import sft
+from train_cluster import distributed, sft
 from train_cluster.config import SftConfig, TrainingConfig
 from train_cluster.model import load_policy, save_folder
 from train_cluster.publication import whole_tensors
@@ -41,6 +41,7 @@ def run(
         max_tokens=getattr(module.causal.config, "max_position_embeddings", None),
     )
     optimizer = training.optimizer.model_copy(update={"weight_decay": config.weight_decay})
+    distributed.meet()  # each rank has read model and examples in its own time
     engine = ZeroEngine(
         module, config=training.model_copy(update={"optimizer": optimizer}), rank=rank, world_size=world_size
     )

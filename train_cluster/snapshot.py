@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from train_cluster import distributed
 from train_cluster.background import Background
 from train_cluster.checkpoint import POLICY, SCHEMA, Cut, RankRecord, commit, cut_folder, cuts, is_whole, read_cut
 from train_cluster.engine import TrainEngine
@@ -138,16 +139,19 @@ def agree_on_cut(store: BlobStore, lineage: int, engine: TrainEngine, *, step: i
     """(collective) The newest whole cut, or the one at `step`, the same on every rank; None: there is none.
 
     Rank 0 alone lists, since two listings of a shared folder may differ; all verify their share of the files.
+    They meet before each collective: to hash a share may take longer than a collective may.
     """
     listed = iter(cuts(store, lineage) if engine.rank == 0 else ())
     candidates = (cut for cut in listed if step is None or cut.step == step)
     while True:
         candidate = next(candidates, None)
+        distributed.meet()
         named = engine.sum(torch.tensor([candidate.step + 1, candidate.epoch] if candidate else [0, 0]))
         if not named[0]:
             return None
         cut = read_cut(store, lineage, int(named[0]) - 1, int(named[1]))
         damaged = not is_whole(store, cut, ranks=range(engine.rank, cut.world_size, engine.world_size))
+        distributed.meet()
         if not engine.sum(torch.tensor([damaged])).any():
             return cut
 

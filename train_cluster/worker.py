@@ -145,6 +145,7 @@ class TrainerRank:
             seed=self._seed,
             gradient_checkpointing=self._config.gradient_checkpointing,
         )
+        distributed.meet()  # each rank has read the folder in its own time
         self._engine = ZeroEngine(
             module,
             config=self._config,
