@@ -12,6 +12,7 @@ from orchestrator import recipe as recipes
 from orchestrator.config import Recipe, resume_violations
 from orchestrator.console import Console
 from orchestrator.folder import RunFolder
+from orchestrator.inputs import same_inputs
 
 
 def run(path: Path, overrides: list[str], *, as_json: bool) -> None:
@@ -53,7 +54,7 @@ def _live(recipe: Recipe, folder: RunFolder, *, fresh: bool, as_json: bool) -> N
         if fresh:  # again, since another may have begun it while we looked at the inputs
             _refuse_second(folder)
         folder.create()
-        _same_inputs(folder, {"data.path": (recipe.data.path, issuer.source_digest)})
+        same_inputs(folder, recipe, prompts_digest=issuer.source_digest)
         folder.write(folder.recipe, recipes.dump(recipe))
         from orchestrator.life import live  # Ray and the stores, only once nothing is left to refuse
 
@@ -63,24 +64,6 @@ def _live(recipe: Recipe, folder: RunFolder, *, fresh: bool, as_json: bool) -> N
     status = folder.read_status()
     remedy = "" if ending == "completed" else f"; `headrace resume {folder.path}` goes on"
     _emit(status, as_json=as_json, text=f"{ending} at step {status['step']} of {status['steps']}{remedy}")
-
-
-def _same_inputs(folder: RunFolder, inputs: Mapping[str, tuple[str, str]]) -> None:
-    """Note the hash of each file that the run's ledger refers to; refuse a resume on another content.
-
-    inputs: {recipe key: (path, SHA-256)}.
-    """
-    hashes = {key: digest for key, (_, digest) in inputs.items()}
-    if not folder.inputs.exists():
-        folder.write_json(folder.inputs, hashes)
-    noted = json.loads(folder.inputs.read_text())
-    changed = [key for key, digest in hashes.items() if noted[key] != digest]
-    if changed:
-        raise recipes.RecipeError(
-            f"{key} = {inputs[key][0]}: its content has changed since the run began; "
-            "restore it, or start another run under a new run.name"
-            for key in changed
-        )
 
 
 def plan(path: Path, overrides: list[str], *, as_json: bool) -> None:

@@ -112,6 +112,16 @@ def safetensors_header(file: Path) -> dict[str, Any]:
     return header
 
 
+def safetensors_start(file: Path) -> bytes:
+    """All that stands before the tensors. ValueError: not a safetensors file."""
+    with file.open("rb") as stream:
+        start = stream.read(_HEADER_LENGTH.size)
+        length = _HEADER_LENGTH.unpack(start)[0] if len(start) == _HEADER_LENGTH.size else 0
+        if not 0 < length <= _MAX_HEADER_BYTES:
+            raise ValueError("it is no safetensors file")
+        return start + stream.read(length)
+
+
 def _config(folder: Path, where: str) -> Any:
     from transformers import AutoConfig  # seconds to import
 
