@@ -71,8 +71,13 @@ def audit(recipe: Recipe, folder: RunFolder) -> AuditReport:
         data = path.read_bytes()
         if hashlib.sha256(data[_DIGEST_BYTES:]).digest() != data[:_DIGEST_BYTES]:
             report.problems.append(f"{path}: does not match its checksum")
+            continue
+        try:
+            batch = _body(data[_DIGEST_BYTES:])
+        except ValueError as error:
+            report.problems.append(f"{path}: matches its checksum and yet holds no batch ({error})")
         else:
-            books.enter(int(path.stem), _body(data[_DIGEST_BYTES:]))
+            books.enter(int(path.stem), batch)
     books.close()
     return report
 

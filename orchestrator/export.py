@@ -8,7 +8,7 @@ from orchestrator import logs
 from orchestrator.config import Recipe
 from orchestrator.folder import RunFolder
 from orchestrator.stores import LINEAGE, open_store
-from weightstore.fetch import StoreWeightSource
+from weightstore.fetch import StoreWeightSource, VersionMissing
 from weightstore.publish import last_recorded
 
 
@@ -16,14 +16,17 @@ def export(recipe: Recipe, folder: RunFolder, out: Path) -> dict[str, Any]:
     """Every hash is verified on the way. ValueError: nothing published, or OUT exists."""
     if os.path.lexists(out):
         raise ValueError(f"OUT = {out}: exists already; remedy: name a folder that does not")
-    if not Path(recipe.model.path).is_dir():
-        raise ValueError(f"model.path = {recipe.model.path}: is gone, with config and tokenizer; remedy: put it back")
     store = open_store(recipe, folder)
     newest = last_recorded(store, lineage=LINEAGE)
     if newest is None:
         raise ValueError(f"{folder.path}: the run has published no weights yet; remedy: let it train a step")
+    if not Path(recipe.model.path).is_dir():
+        raise ValueError(f"model.path = {recipe.model.path}: is gone, with config and tokenizer; remedy: put it back")
     source = StoreWeightSource(store, lineage=LINEAGE, run_epoch=newest.epoch, threads=recipe.store.fetch_threads)
-    fetched = source.fetch(newest)
+    try:
+        fetched = source.fetch(newest)
+    except VersionMissing as error:
+        raise ValueError(f"{folder.path}: {error}; remedy: restore it from a copy, or resume the run") from error
 
     logs.hush_libraries()
     from train_cluster.model import save_folder  # torch and transformers, once there is something to write

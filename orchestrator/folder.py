@@ -83,9 +83,16 @@ class RunFolder:
 
     def read_status(self) -> dict[str, Any]:
         try:
-            return dict(json.loads(self.status.read_text()))
+            content = json.loads(self.status.read_text())
         except FileNotFoundError:
             return {}
+        except ValueError as error:
+            raise ValueError(
+                f"{self.status}: is no JSON ({error}); remedy: delete it, the next life writes it"
+            ) from None
+        if not isinstance(content, dict):
+            raise ValueError(f"{self.status}: is no JSON object; remedy: delete it, the next life writes it")
+        return content
 
 
 def _try_lock(file: IO[str], how: int) -> bool:

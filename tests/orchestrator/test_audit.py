@@ -1,6 +1,7 @@
 """The audit: honest books balance, and every way of cooking them that could hide a lost or doubled group is found."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,14 @@ def test_a_damaged_blob_is_found_out(run, place):
     flipped = data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
     run.blob(2).write_bytes({"cut": data[:-1], "empty": b""}.get(place, flipped))
     assert run.audit().problems[0] == f"{run.blob(2)}: does not match its checksum"
+
+
+def test_a_blob_of_something_else_is_a_problem_too(run):
+    """Its checksum may well match: somebody wrote it whole."""
+    run.keep(books())
+    body = bytes(40)
+    run.blob(2).write_bytes(hashlib.sha256(body).digest() + body)
+    assert run.audit().problems[0].startswith(f"{run.blob(2)}: matches its checksum and yet holds no batch (")
 
 
 def test_of_many_problems_the_first_are_shown(run):

@@ -114,6 +114,14 @@ def test_names_are_those_of_the_folder(tmp_path, monkeypatch):
     assert folder.logs.is_dir()
 
 
+@pytest.mark.parametrize("content", [b"", b'{"state": "runn', b"[]", b"null", b"\xff"])
+def test_a_status_that_is_damaged_names_its_file(folder, content):
+    folder.create()
+    folder.status.write_bytes(content)
+    with pytest.raises(ValueError, match=r"status\.json: is no JSON.*; remedy: delete it"):
+        folder.read_status()
+
+
 def test_status_is_whole_at_every_moment(folder):
     folder.create()
     assert folder.read_status() == {}
