@@ -53,8 +53,8 @@ def panel(xs: Sequence[float], ys: Sequence[float], *, title: str, top: int) -> 
         f'<text x="{MARGIN}" y="{top + MARGIN - 16}" font-weight="bold">{title}</text>\n'
         f'<path d="M{MARGIN},{ceiling}V{floor}H{WIDTH - MARGIN}" fill="none" stroke="#999"/>\n'
         f'<polyline points="{line}" fill="none" stroke="#1f77b4" stroke-width="1.5"/>\n{dots}\n'
-        f'<text x="{MARGIN - 6}" y="{ceiling + 4}" text-anchor="end">{high:.2g}</text>\n'
-        f'<text x="{MARGIN - 6}" y="{floor + 4}" text-anchor="end">{low:.2g}</text>\n'
+        f'<text x="{MARGIN - 6}" y="{ceiling + 4}" text-anchor="end">{round(high, 3):.3g}</text>\n'
+        f'<text x="{MARGIN - 6}" y="{floor + 4}" text-anchor="end">{round(low, 3):.3g}</text>\n'
         f'<text x="{MARGIN}" y="{floor + 18}" text-anchor="middle">{xs[0]:g}</text>\n'
         f'<text x="{WIDTH - MARGIN}" y="{floor + 18}" text-anchor="middle">step {xs[-1]:g}</text>\n'
     )

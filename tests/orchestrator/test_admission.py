@@ -125,7 +125,7 @@ def test_a_lost_prompt_is_issued_under_its_next_attempt_whatever_the_pace():
     loop = Loop()
     loop.admit(published=0)
     lost = [Issue(sequence=1, prompt_id="words:0:1", attempt=0), Issue(sequence=6, prompt_id="words:0:6", attempt=4)]
-    loop.admission.issue_anew(lost, loop.buffer.snapshot(), published=-1)
+    loop.admission.issue_anew(lost, loop.buffer.snapshot())
     again = loop.prompts()[12:]
     assert [(p.sequence, p.prompt_id, p.attempt, p.min_version) for p in again] == [
         (12, "words:0:1", 1, 0),
@@ -138,7 +138,7 @@ def test_a_lost_prompt_is_issued_under_its_next_attempt_whatever_the_pace():
 def test_an_attempt_samples_anew():
     loop = Loop()
     loop.admit(published=0)
-    loop.admission.issue_anew([loop.buffer.unsettled()[0]], loop.buffer.snapshot(), published=0)
+    loop.admission.issue_anew([loop.buffer.unsettled()[0]], loop.buffer.snapshot())
     first, again = loop.prompts()[0], loop.prompts()[-1]
     assert first.prompt_id == again.prompt_id
     assert first.sampling.seed != again.sampling.seed
@@ -146,7 +146,7 @@ def test_an_attempt_samples_anew():
 
 def test_nothing_lost_issues_nothing():
     loop = Loop(cursor=5)
-    loop.admission.issue_anew([], loop.buffer.snapshot(), published=0)
+    loop.admission.issue_anew([], loop.buffer.snapshot())
     assert (loop.buffer.snapshot().next_sequence, loop.buffer.snapshot().cursor) == (0, 5)
 
 

@@ -73,7 +73,7 @@ def test_lists_and_absent_sections_are_compared_leaf_by_leaf():
     changes = changed_keys(recipe(), new)
     assert changes["scoring.rewards.1.arguments.words"] == ("(absent)", [])
     assert changes["scoring.reference"] == ("(absent)", None)
-    assert changes["scoring.reference.precision"] == ("int8", "(absent)")
+    assert changes["scoring.reference.precision"] == ("int8_weights", "(absent)")
 
 
 def test_the_fingerprint_is_of_values_not_of_spelling():

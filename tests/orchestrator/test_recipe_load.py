@@ -39,6 +39,7 @@ MISTAKES = [
     ("sft.bse=m", "sft.bse = m", "no such key", "sft.base"),
     ("training.optimizer.learning_rate=-1e-5", "training.optimizer.learning_rate = -1e-05", "out of range", "above 0"),
     ("training.optimizer.beta1=1", "training.optimizer.beta1 = 1", "out of range", "below 1"),
+    (f"run.seed={2**64}", f"run.seed = {2**64}", "out of range", f"at most {2**64 - 1}"),
     ("run.steps=0", "run.steps = 0", "out of range", "at least 1"),
     ("generation.engine.memory_share=1.5", "generation.engine.memory_share = 1.5", "out of range", "at most 1"),
     ("generation.max_tokens=3.5", "generation.max_tokens = 3.5", "whole number", "a whole number"),

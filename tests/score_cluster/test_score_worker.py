@@ -199,13 +199,13 @@ def test_a_slow_reward_keeps_its_leases(
 ) -> None:
     complete([{"fails": "waits"}], ["a"])
     config = ScoringConfig(rewards=(component(fragile),), reference=None)
-    scorer = ScoringWorker(config, name="slow", model_path=policy_folder, buffer=buffer, lease_s=0.3, alone_limit=2)
+    scorer = ScoringWorker(config, name="slow", model_path=policy_folder, buffer=buffer, lease_s=1.5, alone_limit=2)
     scorer.setup()
     module = importlib.import_module(fragile.partition(":")[0])
     thread = threading.Thread(target=scorer.step)
     thread.start()
     assert module.WAITING.wait(timeout=20)
-    assert connect(1).lease("completions", worker="thief", count=1, lease_s=0.3, wait_s=0.9) == []
+    assert connect(1).lease("completions", worker="thief", count=1, lease_s=1.5, wait_s=3.0) == []
     module.GO_ON.set()
     thread.join(timeout=20)
     assert list(arrived(buffer)) == [0]

@@ -46,6 +46,15 @@ def one_by_one(folder: Path, model: PolicyModel, row: dict[str, torch.Tensor], t
     return torch.cat(logprobs)
 
 
+def test_weights_that_are_missing_are_not_drawn_at_random(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path)
+    tensors = dict(published_parameters(load_policy(tmp_path, random_init=True, seed=3)))
+    tensors.pop("model.layers.0.mlp.up_proj.weight")
+    save_folder(tmp_path / "saved", tmp_path, tensors)
+    with pytest.raises(ValueError, match=r"lacks 1 of its weights \(model\.layers\.0\.mlp\.up_proj\.weight"):
+        load_policy(tmp_path / "saved")
+
+
 @pytest.mark.parametrize("config", [None, Qwen2Config, Qwen3Config, MistralConfig])
 @pytest.mark.parametrize("tied", [True, False])
 def test_packed_logprobs_equal_unpacked_ones(tmp_path: Path, config: type | None, tied: bool) -> None:
