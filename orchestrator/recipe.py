@@ -220,7 +220,8 @@ def _explain(field: str, problem: ErrorDetails) -> str:
         return _line(field, value, f"at least {context['min_length']} needed", f"add an entry to {field}")
     if kind in _BOUNDS:
         word, limit = _BOUNDS[kind]
-        return _line(field, value, "out of range", f"set {field} to {word} {context[limit]:g}")
+        bound = context[limit] if isinstance(context[limit], int) else f"{context[limit]:g}"
+        return _line(field, value, "out of range", f"set {field} to {word} {bound}")
     if kind in _TYPES:
         quote = " (in quotes, if YAML reads it as something else)" if kind == "string_type" else ""
         return _line(field, value, f"must be {_TYPES[kind]}", f"set {field} to {_TYPES[kind]}{quote}")

@@ -12,7 +12,7 @@ class RunConfig(BaseModel):
 
     name: str
     """The run's id: names its folder, its keys in Redis and its groups."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**64 - 1)
     """Everything drawn at random follows from it."""
     steps: int = Field(ge=1)
     """Batches to train; a resume may raise it."""

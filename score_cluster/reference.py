@@ -53,7 +53,11 @@ class HfReference:
         path = config.path or model_path
         _check_folders(path, model_path)
         dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, local_files_only=True, output_loading_info=True
+        )
+        if missing := sorted(found["missing_keys"]):  # transformers draws them at random, with a warning
+            raise ValueError(f"reference: {path} lacks {len(missing)} of its weights ({missing[0]} …); copy it again")
         self._model: Any = model.eval().requires_grad_(False)
         self._limit = config.micro_batch_tokens
         if config.precision in ("int8", "int8_weights"):

@@ -82,7 +82,7 @@ def load_policy(
 ) -> PolicyModel:
     """The model of a local folder; `random_init` builds it from config.json alone, the same for the same seed.
 
-    ValueError: no such folder, or a model that cannot be published by its parameters.
+    ValueError: no such folder, weights that are missing, or a model that cannot be published by its parameters.
     """
     if not (Path(path) / "config.json").is_file():
         raise ValueError(f"model: {path} holds no config.json; give the folder of a Hugging Face model")
@@ -96,9 +96,16 @@ def load_policy(
             causal = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=implementation)
         causal = causal.to(dtype)
     else:
-        causal = AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=dtype, attn_implementation=implementation, local_files_only=True
+        causal, found = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            dtype=dtype,
+            attn_implementation=implementation,
+            local_files_only=True,
+            output_loading_info=True,
         )
+        if missing := sorted(found["missing_keys"]):  # transformers draws them at random, with a warning
+            raise ValueError(f"model: {path} lacks {len(missing)} of its weights ({missing[0]} …); copy it again")
     if gradient_checkpointing:
         causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     _check_publishable(causal, path)
