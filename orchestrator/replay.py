@@ -56,13 +56,14 @@ def replay(recipe: Recipe, folder: RunFolder, *, console: Console) -> ReplayRepo
         (
             cut.step
             for cut in sorted(cuts(store, LINEAGE), key=lambda cut: cut.step)
-            if committed >= set(range(cut.step + 1, newest.number + 1)) and cut.step <= newest.number
+            if cut.step < newest.number and committed >= set(range(cut.step + 1, newest.number + 1))
         ),
         None,
     )
     if start is None:
         raise ValueError(
-            f"{folder.path}: no kept checkpoint has all its later batches in the ledger; nothing to replay"
+            f"{folder.path}: no checkpoint before version {newest.number} is kept with all its later batches in the ledger; "
+            "nothing to replay"
         )
     expected = read_manifest(store, newest).digest()
     with RankCrew(recipe, folder, cut_step=start) as crew:
