@@ -9,7 +9,7 @@ changes. Imports no torch; snapshot.py writes and loads the tensors.
 import hashlib
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -108,16 +108,32 @@ def is_whole(store: BlobStore, cut: Cut, *, ranks: Iterable[int] | None = None) 
     return all(_verified(store, cut, rank) for rank in (range(cut.world_size) if ranks is None else ranks))
 
 
+def check_new_beginning(store: BlobStore, lineage: int, *, batches: Sequence[int]) -> None:
+    """Without a whole cut a run may begin anew only where all its batches, ascending numbers, can be trained again.
+
+    ValueError: batch 1 is gone; names the damaged cuts and the remedy.
+    """
+    if batches and batches[0] > 1:
+        found = ", ".join(cut_folder(lineage, step, epoch) for step, epoch in _committed(_folders(store, lineage)))
+        raise ValueError(
+            f"no checkpoint is whole (damaged: {found or 'none is there'}) and the ledger begins with batch {batches[0]}, "
+            "so that the steps before it cannot be trained again; restore a checkpoint's folder from a copy, or start "
+            "another run from an exported version"
+        )
+
+
 def prune(store: BlobStore, lineage: int, *, keep: int, pinned: Collection[int] = ()) -> list[int]:
     """Delete all but the newest `keep` cuts and those at pinned steps, manifest first; returns the steps deleted.
 
-    A folder without a manifest goes too once a cut of a later epoch exists: nobody will finish it.
+    A cut whose manifest cannot be read does not count; it goes once there are `keep` newer ones. A folder without a manifest goes too once a cut of a later epoch exists: nobody will finish it.
     """
     folders = _folders(store, lineage)
     committed = _committed(folders)
     latest_epoch = max((epoch for _, epoch in committed), default=0)
     torn = [place for place in folders if place not in committed and place[1] < latest_epoch]
-    doomed = [place for place in committed[keep:] if place[0] not in pinned]
+    readable = [(cut.step, cut.epoch) for cut in cuts(store, lineage)]
+    oldest_kept = readable[keep - 1] if len(readable) >= keep else (0, 0)
+    doomed = [place for place in committed if place < oldest_kept and place[0] not in pinned]
     for step, epoch in sorted(doomed + torn):
         store.delete(f"{cut_folder(lineage, step, epoch)}/manifest.json")
         for key in folders[step, epoch]:

@@ -110,7 +110,8 @@ class TrainerRank:
     def setup(self, cut_step: int | None = None, fine_tune: bool = False) -> dict[str, Any]:
         """(collective) Join, and load the newest whole cut, or that of `cut_step`; without any, begin by writing cut 0.
 
-        `fine_tune`: only join; `sft` brings its own model.
+        `fine_tune`: only join; `sft` brings its own model. ValueError: no cut is whole, and the ledger no longer reaches
+        back to batch 1.
         """
         torch.set_num_threads(self._config.threads)
         distributed.join(
@@ -128,6 +129,7 @@ class TrainerRank:
         if cut is not None:
             self._resume(cut)
         elif cut_step is None:
+            checkpoint.check_new_beginning(self._store, self._lineage, batches=self._ledger.numbers())
             self.checkpoint(0, NO_VERSION)
             self.saved(0, WRITE_DEADLINE_S)
         else:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from train_cluster.background import Cancelled
-from train_cluster.checkpoint import Cut, cut_folder, cuts, is_whole, newest_cut, prune, read_cut
+from train_cluster.checkpoint import Cut, check_new_beginning, cut_folder, cuts, is_whole, newest_cut, prune, read_cut
 from train_cluster.engine import TensorSpec
 from train_cluster.snapshot import Writer, agree_on_cut, load, snapshot
 from weightstore.blobs import FileBlobStore
@@ -179,6 +179,40 @@ def test_pruning_keeps_the_newest_and_pins_and_never_a_manifest_without_its_file
     assert store.list(in_work) == [f"{in_work}/rank-0.json"]
     for folder in {key.rpartition("/")[0] for key in order}:
         assert next(key for key in order if key.startswith(folder)).endswith("manifest.json")
+
+
+def test_a_cut_with_an_unreadable_manifest_takes_no_place_of_a_whole_one(store: FileBlobStore) -> None:
+    written = [write(store, step) for step in range(6)]
+    for step in (1, 4):
+        flip(store, written[step].manifest_key)
+    assert prune(store, 0, keep=2) == [0, 1, 2]
+    assert [cut.step for cut in cuts(store, 0)] == [5, 3]
+    assert store.exists(written[4].manifest_key), "newer than a kept one: left to be looked at"
+    write(store, 6)
+    write(store, 7)
+    assert prune(store, 0, keep=2) == [3, 4, 5]
+
+
+def test_nothing_is_pruned_while_too_few_cuts_can_be_read(store: FileBlobStore) -> None:
+    written = [write(store, step) for step in range(3)]
+    for step in (0, 1):
+        flip(store, written[step].manifest_key)
+    assert prune(store, 0, keep=2) == []
+    flip(store, written[2].manifest_key)
+    assert prune(store, 0, keep=1) == []
+
+
+def test_a_run_begins_anew_only_where_its_ledger_reaches_back(store: FileBlobStore) -> None:
+    for batches in ([], [1], [1, 2, 3]):
+        check_new_beginning(store, 0, batches=batches)
+    with pytest.raises(ValueError, match=r"\(damaged: none is there\) and the ledger begins with batch 2,"):
+        check_new_beginning(store, 0, batches=[2, 3])
+    write(store, 4)
+    write(store, 5, epoch=2)
+    with pytest.raises(ValueError, match="damaged: checkpoints/0/00000005-e2, checkpoints/0/00000004-e1") as caught:
+        check_new_beginning(store, 0, batches=[2, 3])
+    assert "restore a checkpoint's folder from a copy" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_rank_is_named_and_surfaces_at_the_next_call(store: FileBlobStore) -> None:

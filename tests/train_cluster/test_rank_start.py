@@ -1,4 +1,4 @@
-"""Ranks that are far apart at their start, or while they read files, are not taken for dead."""
+"""How ranks start: far apart without being taken for dead, and from cut 0 only where that loses nothing."""
 
 import time
 from pathlib import Path
@@ -6,11 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from rank_processes import run_ranks
+from train_records import CONTROLS, a_record, random_group, save_tiny_model
 
+from experience.config import PacingConfig
+from experience.ledger import Ledger
 from train_cluster import distributed
 from train_cluster.checkpoint import Cut, commit
+from train_cluster.config import TrainingConfig
 from train_cluster.snapshot import agree_on_cut
+from train_cluster.worker import TrainerRank
 from weightstore.blobs import FileBlobStore
+from weightstore.config import StoreConfig
 from weightstore.shards import write_safetensors
 
 TIMEOUT_S = 3.0
@@ -60,6 +66,51 @@ def late_twice(rank: int, world_size: int, port: int, folder: Path) -> None:
 def test_a_rank_may_be_late_at_the_start_and_slow_with_files_but_not_in_a_collective(tmp_path: Path) -> None:
     write_a_cut(FileBlobStore(tmp_path))
     run_ranks(late_twice, 2, tmp_path)
+
+
+def begins_anew_and_then_not(rank: int, world_size: int, port: int, folder: Path) -> None:
+    """All cuts are damaged twice: first the ledger still holds every batch, then batch 1 has been pruned."""
+    store = FileBlobStore(folder / "store")
+    ledger = Ledger(store, lineage=0)
+    for number in (1, 2):
+        ledger.commit(a_record(number, [random_group(number)]))
+    for epoch in (1, 2):
+        assert a_rank(port, folder, epoch).setup()["step"] == 0
+        store.replace(f"checkpoints/0/00000000-e{epoch}/manifest.json", b"damaged")
+    ledger.prune(2)
+    with pytest.raises(ValueError, match="the ledger begins with batch 2"):
+        a_rank(port, folder, 3).setup()
+    assert not store.list("checkpoints/0/00000000-e3")
+    distributed.leave()
+
+
+def test_without_a_whole_cut_a_run_begins_anew_only_where_its_ledger_reaches_back(tmp_path: Path) -> None:
+    save_tiny_model(tmp_path / "model")
+    run_ranks(begins_anew_and_then_not, 1, tmp_path)
+
+
+def a_rank(port: int, folder: Path, epoch: int) -> TrainerRank:
+    store = FileBlobStore(folder / "store")
+    return TrainerRank(
+        run_id="r",
+        lineage=0,
+        epoch=epoch,
+        rank=0,
+        world_size=1,
+        master_addr="127.0.0.1",
+        master_port=port,
+        config=TrainingConfig(ranks=1, dtype="float32"),
+        pacing=PacingConfig(batch_groups=1),
+        store_config=StoreConfig(),
+        model_path=str(folder / "model"),
+        random_init=True,
+        seed=3,
+        config_hash="c",
+        controls=CONTROLS,
+        store=store,
+        ledger=Ledger(store, lineage=0),
+        buffer=None,
+    )
 
 
 def write_a_cut(store: FileBlobStore) -> None:
