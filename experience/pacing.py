@@ -48,17 +48,3 @@ def next_batch(unsettled: Sequence[int], *, batch_groups: int) -> tuple[int, ...
     if len(unsettled) < batch_groups:
         return None
     return tuple(heapq.nsmallest(batch_groups, unsettled))
-
-
-def check(*, batch_groups: int, max_staleness: int, publish_interval_batches: int, capacity: int) -> None:
-    """Refuse settings under which the loop starves. ValueError names the field, the value, the limit and the remedy."""
-    if publish_interval_batches > max_staleness + 1:
-        raise ValueError(
-            f"publish_interval_batches = {publish_interval_batches} is above max_staleness + 1 = {max_staleness + 1}: "
-            "the loop would wait for a version that it never publishes; publish more often or allow more staleness"
-        )
-    if capacity < (max_staleness + 1) * batch_groups:
-        raise ValueError(
-            f"capacity_groups = {capacity} is below (max_staleness + 1) * batch_groups = "
-            f"{(max_staleness + 1) * batch_groups}: raise it, or lower max_staleness or batch_groups"
-        )

@@ -98,11 +98,6 @@ def cuts(store: BlobStore, lineage: int) -> list[Cut]:
     return found
 
 
-def newest_cut(store: BlobStore, lineage: int) -> Cut | None:
-    """The newest whole one, every hash verified; a damaged one is named in a warning and passed over."""
-    return next((cut for cut in cuts(store, lineage) if is_whole(store, cut)), None)
-
-
 def is_whole(store: BlobStore, cut: Cut, *, ranks: Iterable[int] | None = None) -> bool:
     """Whether the files of these ranks (all, unless given) are what the manifest lists."""
     return all(_verified(store, cut, rank) for rank in (range(cut.world_size) if ranks is None else ranks))

@@ -11,11 +11,6 @@ class MiniBatch:
     rows: tuple[tuple[tuple[int, ...], ...], ...]
     """rows[rank][m] = the sequences of micro-batch m of that rank; equally many rows on every rank, () where empty."""
 
-    @property
-    def sequences(self) -> tuple[int, ...]:
-        """All of them, ascending."""
-        return tuple(sorted(i for rank in self.rows for row in rank for i in row))
-
 
 def cut_groups(group_index: Sequence[int], *, mini_batches: int) -> list[list[int]]:
     """Sequences of each mini-batch: whole groups in their order, in nearly equal shares; the first ones get the rest.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from weightstore.blobs import BlobStore
-from weightstore.seal import seal, unseal
+from weightstore.seal import seal
 
 FOLDER = "epochs"
 SCHEMA = 1
@@ -41,21 +41,6 @@ def newest_epoch(store: BlobStore) -> int:
     """The highest claimed epoch of either kind; 0 before the first."""
     keys = store.list(FOLDER)
     return int(keys[-1].removeprefix(f"{FOLDER}/").removesuffix(".json")) if keys else 0
-
-
-def read_epoch(store: BlobStore, epoch: int) -> EpochRecord:
-    """KeyError: never claimed."""
-    return unseal(store.get(_key(epoch)), EpochRecord, name=_key(epoch), schema=SCHEMA)
-
-
-def superseded(store: BlobStore, epoch: int) -> bool:
-    """Whether the holder of this epoch is a zombie.
-
-    A newer orchestrator ends everything before it; newer ranks end only the ranks before them.
-    """
-    kind = read_epoch(store, epoch).kind
-    later = range(epoch + 1, newest_epoch(store) + 1)
-    return any(read_epoch(store, n).kind in ("orchestrator", kind) for n in later)
 
 
 def _key(epoch: int) -> str:

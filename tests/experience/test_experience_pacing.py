@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pacing_simulation import ArrivedUnlessExpiring, Loop, OneBatchTooMany, TrainedInPlaceOfPublished, fair_round, play
 
-from experience.config import ExperienceConfig, PacingConfig
-from experience.pacing import admissible, check, next_batch
+from experience.pacing import admissible, next_batch
 
 
 @pytest.mark.parametrize(
@@ -38,22 +37,6 @@ def test_capacity_cuts_the_window():
 def test_next_batch_is_the_lowest_unsettled_sequences():
     assert next_batch([9, 2, 7, 4], batch_groups=3) == (2, 4, 7)
     assert next_batch([9, 2], batch_groups=3) is None
-
-
-def test_check_names_field_value_limit_and_remedy():
-    check(batch_groups=4, max_staleness=1, publish_interval_batches=2, capacity=8)
-    with pytest.raises(
-        ValueError, match=r"publish_interval_batches = 3 is above max_staleness \+ 1 = 2: .*publish more"
-    ):
-        check(batch_groups=4, max_staleness=1, publish_interval_batches=3, capacity=8)
-    with pytest.raises(ValueError, match=r"capacity_groups = 7 is below .* = 8: raise it"):
-        check(batch_groups=4, max_staleness=1, publish_interval_batches=1, capacity=7)
-
-
-def test_the_defaults_pass_the_check():
-    pacing = PacingConfig()
-    check(**pacing.model_dump(), capacity=(pacing.max_staleness + 1) * pacing.batch_groups)
-    assert ExperienceConfig().capacity_groups is None
 
 
 @settings(max_examples=300, deadline=None)
