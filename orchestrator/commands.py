@@ -97,7 +97,9 @@ def _status_lines(content: Mapping[str, Any]) -> list[str]:
     if "live" in content:
         lines.append(f"live groups {content['live']}, streams {content['streams']}, restarts {content['restarts']}")
     for name, worker in content.get("workers", {}).items():
-        facts = ", ".join(f"{key} {value}" for key, value in worker.items() if key not in ("pid", "port"))
+        facts = ", ".join(
+            f"{key} {value}" for key, value in worker.items() if key not in ("pid", "port") and value != ""
+        )
         lines.append(f"{name}: {facts}")
     return lines
 
@@ -157,7 +159,7 @@ def export(path: Path, out: Path, *, as_json: bool) -> None:
 def find(path: Path) -> RunFolder:
     """A run by its folder, or by its name below ./runs."""
     for candidate in (path, Path("runs") / path):
-        if (candidate / "recipe.yaml").is_file():
+        if os.path.isfile(candidate / "recipe.yaml"):  # unlike Path.is_file, False for names that no file can have
             return RunFolder(candidate)
     raise ValueError(f"RUN = {path}: no run there and none at {Path('runs') / path}; remedy: name a run's folder")
 

@@ -5,6 +5,7 @@ what an earlier life left running), then the fences, and only then what the ledg
 """
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -47,10 +48,27 @@ def live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Co
     """Drive the run until it is completed or stopped. RunFailed: it cannot go on (and can be resumed all the same)."""
     logs.configure(folder.logs, worker="driver")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # before the loop asks for a clean stop, end like Ctrl-C
+    status = {"run": folder.run_id, "state": "starting", "cause": "", "steps": recipe.run.steps, "pid": os.getpid()}
+    folder.write_json(folder.status, status)  # what an earlier life said ends here
     try:
         return _live(recipe, folder, issuer=issuer, console=console)
     except OUTSIDE as error:
+        _end_early(folder, "failed", str(error))
         raise RunFailed(str(error)) from error
+    except BaseException as error:
+        _end_early(folder, "stopped" if isinstance(error, KeyboardInterrupt) else "failed", str(error))
+        raise
+
+
+def _end_early(folder: RunFolder, state: str, cause: str) -> None:
+    """Leave the cause in status.json, unless the run's own last word stands there."""
+    status = folder.read_status()
+    if status["state"] not in ("starting", "running"):
+        return
+    try:
+        folder.write_json(folder.status, status | {"state": state, "cause": cause})
+    except OSError:  # a full disk, say: the console and the log have the cause
+        log.warning("the cause could not be written", extra={"cause": cause})
 
 
 def _live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Console) -> Ending:
