@@ -34,6 +34,10 @@ class BufferUnavailable(ConnectionError):
     """The server did not answer within the retry budget."""
 
 
+class BufferFull(BufferUnavailable):
+    """The server's memory is full, so that nothing was written: try again once groups have left it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
     """One entry that a worker holds until its deadline, renewable."""
@@ -77,7 +81,10 @@ class ExperienceBuffer(Protocol):
         """From now on writes of lower epochs of this role raise Fenced. Never lowers."""
 
     def issue(self, prompts: Sequence[Prompt], *, cursor: int) -> None:
-        """Append prompts; their sequences continue `next_sequence` without a gap. Sets the cursor in the same step."""
+        """Append prompts; their sequences continue `next_sequence` without a gap. Sets the cursor in the same step.
+
+        BufferFull, at once and with nothing written. No other call raises it: full memory holds up admission alone.
+        """
 
     def snapshot(self) -> Snapshot: ...
 

@@ -25,6 +25,8 @@ class ExperienceConfig(BaseModel):
     """everysec can lose acknowledged writes on a mere process kill while a slow fsync runs."""
     capacity_groups: int | None = Field(default=None, ge=1)
     """Groups in flight, at most; null = (max_staleness + 1) * batch_groups."""
+    memory_mib: int | None = Field(default=None, ge=8)
+    """Memory of the embedded server, MiB; above it no prompt is issued, and what is in flight goes on. null = no limit."""
     lease_s: float = Field(default=30.0, gt=0)
     """A worker silent for so long loses its entries to the others; renewed at a third of it."""
     alone_limit: int = Field(default=2, ge=1)

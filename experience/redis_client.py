@@ -4,10 +4,11 @@ Every call is one script and safe to repeat, so a call whose reply was lost is s
 in scripts/ says why.
 """
 
+import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,7 +18,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from experience.buffer import BufferRefused, BufferUnavailable, Fenced
+from experience.buffer import BufferFull, BufferRefused, BufferUnavailable, Fenced
 from experience.metrics import RETRIES
 
 log = logging.getLogger(__name__)
@@ -30,9 +31,11 @@ _ANSWER_S = 10.0
 """A server silent for so long counts as gone: far above one fsync of a busy disk, far below the retry budget."""
 _FIRST_DELAY_S, _LAST_DELAY_S = 0.05, 2.0
 """Back-off between tries, doubling."""
-_PASSING_TYPES = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
+_PASSING_TYPES = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
 _PASSING_CODES = ("MISCONF ", "BUSY ", "NOREPLICAS ")
-"""Replies of a server that cannot write now and may soon: memory or disk full, busy, failing over."""
+"""Replies of a server that cannot write now and may soon: disk full, busy, failing over."""
+_EXEMPT, _LIMITED = "#!lua flags=allow-oom\n", "#!lua\n"
+"""First line of a script: it runs though memory is full, or is refused before its first write."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +61,20 @@ class Address:
         )
 
 
+class _Script:
+    """Called by its digest, and by its text where the server does not know it: SCRIPT LOAD is refused when memory is full."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def run(self, client: redis.Redis, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Any:
+        try:
+            return client.evalsha(self._digest, len(keys), *keys, *arguments)
+        except redis.exceptions.NoScriptError:
+            return client.eval(self._text, len(keys), *keys, *arguments)
+
+
 class RedisClient:
     """Runs our scripts on one run's keys `headrace:{run_id}:…`; thread-safe."""
 
@@ -74,15 +91,18 @@ class RedisClient:
         folder = resources.files("experience") / "scripts"
         common = (folder / "common.lua").read_text()
         self._scripts = {
-            file.name.removesuffix(".lua"): self._redis.register_script(common + file.read_text())
+            (name := file.name.removesuffix(".lua")): _Script(
+                (_LIMITED if name == "issue" else _EXEMPT) + common + file.read_text()
+            )
             for file in folder.iterdir()
             if file.name.endswith(".lua") and file.name != "common.lua"
         }
         self._closed = threading.Event()
 
     def run(self, script: str, *arguments: str | bytes | int) -> Any:
-        """One script's reply. Fenced, ValueError (the script refused), BufferUnavailable (after the retry budget)."""
-        return self._retry(lambda: self._scripts[script](keys=self._keys, args=arguments))
+        """One script's reply. Fenced, ValueError (the script refused), BufferFull (`issue` alone), BufferUnavailable (after the
+        retry budget)."""
+        return self._retry(lambda: self._scripts[script].run(self._redis, self._keys, arguments))
 
     def eviction_policy(self) -> str:
         """The server's maxmemory-policy; from INFO, which restricted users may call where CONFIG is denied."""
@@ -107,6 +127,10 @@ class RedisClient:
                 return call()
             except redis.AuthenticationError as error:
                 raise BufferRefused(f"{self.url} refuses our password: {error}; check its password file") from error  # fmt: skip
+            except redis.exceptions.OutOfMemoryError as error:
+                raise BufferFull(
+                    f"{self.url} is full: {error}; raise experience.memory_mib, or its maxmemory"
+                ) from error
             except redis.ResponseError as error:
                 if not isinstance(error, _PASSING_TYPES) and not str(error).startswith(_PASSING_CODES):
                     raise _translated(error) from error

@@ -61,9 +61,13 @@ class Launched:
 class EmbeddedServer:
     """One server for one folder."""
 
-    def __init__(self, folder: Path, *, fsync: Literal["always", "everysec"] = "always") -> None:
+    def __init__(
+        self, folder: Path, *, fsync: Literal["always", "everysec"] = "always", memory_mib: int | None = None
+    ) -> None:
+        """memory_mib: above it the server refuses what `RedisBuffer.issue` writes, and that alone; None = no limit."""
         self.folder = folder.resolve()
         self.fsync = fsync
+        self._memory_bytes = (memory_mib or 0) * 2**20
         self._config = self.folder / "redis.conf"
         self._password = self.folder / "password"
         self._state = self.folder / "server.json"
@@ -98,6 +102,7 @@ class EmbeddedServer:
             address = self._address(launched)
             with address.connect() as client:
                 client.config_set("appendfsync", self.fsync)
+                client.config_set("maxmemory", self._memory_bytes)
             return address
 
     def stop(self) -> None:
@@ -161,6 +166,7 @@ class EmbeddedServer:
             "appendonly": "yes",
             "appendfsync": self.fsync,
             "save": '""',
+            "maxmemory": str(self._memory_bytes),  # 0 = no limit
             "maxmemory-policy": "noeviction",
             "set-proc-title": "no",  # the command line keeps naming our configuration: see _is_ours
             "daemonize": "no",

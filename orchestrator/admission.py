@@ -1,13 +1,16 @@
 """Issues prompts as the pacing rule allows, in the data's order, and anew those that were lost."""
 
+import logging
 from collections.abc import Sequence
 
 from experience import pacing
-from experience.buffer import ExperienceBuffer, Snapshot
-from experience.schema import Issue
+from experience.buffer import BufferFull, ExperienceBuffer, Snapshot
+from experience.schema import Issue, Prompt
 from orchestrator import metrics
 from orchestrator.config import Recipe
 from orchestrator.prompts import PromptIssuer
+
+log = logging.getLogger(__name__)
 
 
 class Admission:
@@ -19,6 +22,7 @@ class Admission:
 
     def __init__(self, recipe: Recipe, *, buffer: ExperienceBuffer, issuer: PromptIssuer) -> None:
         self._recipe, self._buffer, self._issuer = recipe, buffer, issuer
+        self._full = False
 
     def admit(self, snapshot: Snapshot, *, published: int) -> int:
         pacing_config = self._recipe.pacing
@@ -39,9 +43,24 @@ class Admission:
             self._issuer.next(snapshot.cursor + offset, sequence=first + offset, min_version=version)
             for offset in range(count)
         ]
-        self._buffer.issue(prompts, cursor=snapshot.cursor + count)
+        if not self._issue(prompts, cursor=snapshot.cursor + count):
+            return 0
         metrics.ISSUED.labels(attempt="first").inc(count)
         return count
+
+    def _issue(self, prompts: Sequence[Prompt], *, cursor: int) -> bool:
+        """False where the server's memory is full, which is no error: groups leave it, and the next call tries again."""
+        try:
+            self._buffer.issue(prompts, cursor=cursor)
+        except BufferFull as error:
+            if not self._full:
+                log.warning("buffer is full", extra={"why": str(error)})
+            self._full = True
+            return False
+        if self._full:
+            log.info("buffer takes prompts again")
+        self._full = False
+        return True
 
     def issue_anew(self, issues: Sequence[Issue], snapshot: Snapshot) -> None:
         """Give lost prompts their next attempt, whatever the pace: each replaces a group that is settled right after.

@@ -68,6 +68,7 @@ RESUMABLE_KEYS: Mapping[str, str] = {
     "training.compose_timeout_s": "when to complain, not what is trained",
     "experience.fsync": "durability of the server, not its content",
     "experience.capacity_groups": "admission keeps below it whatever it is",
+    "experience.memory_mib": "admission keeps below it whatever it is",
     "experience.lease_s": "when to re-serve, not what is served",
     "experience.alone_limit": "what was quarantined is recorded in the ledger",
     "experience.retry_s": "patience only",

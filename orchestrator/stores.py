@@ -24,7 +24,8 @@ def open_ledger(recipe: Recipe, folder: RunFolder) -> Ledger:
 
 def open_server(recipe: Recipe, folder: RunFolder) -> EmbeddedServer:
     """The embedded server of this run; `start()` adopts one that an earlier life left behind."""
-    return EmbeddedServer(folder.redis, fsync=recipe.experience.fsync)
+    settings = recipe.experience
+    return EmbeddedServer(folder.redis, fsync=settings.fsync, memory_mib=settings.memory_mib)
 
 
 def open_buffer(recipe: Recipe, folder: RunFolder, *, run_epoch: int, trainer_epoch: int) -> RedisBuffer:

@@ -9,7 +9,7 @@ import pytest
 import redis
 from experience_records import a_batch, a_prompt, a_settlement
 
-from experience.buffer import BufferRefused, BufferUnavailable
+from experience.buffer import BufferFull, BufferRefused, BufferUnavailable
 from experience.config import ExperienceConfig
 from experience.redis_buffer import RedisBuffer
 from experience.redis_client import Address
@@ -89,7 +89,7 @@ def test_every_write_may_lose_its_reply(proxied):
     proxy, buffer = proxied
 
     def losing(call):
-        proxy.lose_reply_to = b"EVALSHA"
+        proxy.lose_reply_to = b"EVAL"
         before = proxy.lost
         answer = call()
         assert proxy.lost == before + 1
@@ -119,7 +119,7 @@ def test_every_write_may_lose_its_reply(proxied):
 def test_a_lease_whose_reply_was_lost_comes_back(proxied):
     proxy, buffer = proxied
     buffer.issue([a_prompt(0)], cursor=1)
-    proxy.lose_reply_to = b"EVALSHA"
+    proxy.lose_reply_to = b"EVAL"
     assert lease(buffer) == []  # nobody knows that it holds it
     (again,) = buffer.lease("prompts", worker="w", count=1, lease_s=0.1, wait_s=20.0)
     assert again.deliveries == 2
@@ -212,18 +212,51 @@ def test_a_call_goes_through_when_the_server_comes_back(server):
     buffer.close()
 
 
-def test_full_memory_stops_admission_whole_and_never_an_admitted_group(server):
-    buffer = a_buffer(server.client, retry_s=0.2)
+def test_full_memory_stops_admission_at_once_and_whole(server):
+    buffer = a_buffer(server.client, retry_s=60.0)
     buffer.issue([a_prompt(0), a_prompt(1)], cursor=2)
     held = lease(buffer)
     server.client().config_set("maxmemory", "1")
-    with pytest.raises(BufferUnavailable, match="memory"):
+    began = time.monotonic()
+    with pytest.raises(BufferFull, match=r"is full: .*raise experience\.memory_mib"):
         buffer.issue([a_prompt(2), a_prompt(3)], cursor=4)
+    assert time.monotonic() - began < 10  # no retries: whoever asks has other work
     assert buffer.advance([(held[0], b"c" * 1000), (held[1], b"c")]) == [True, True]
     snapshot = buffer.snapshot()
     assert (snapshot.next_sequence, snapshot.cursor, snapshot.depths["completions"]) == (2, 2, 2)
     server.client().config_set("maxmemory", "0")
     buffer.issue([a_prompt(2), a_prompt(3)], cursor=4)
+    buffer.close()
+
+
+def test_full_memory_stops_nothing_else_not_even_a_new_life(server):
+    """Nor does it matter that the server forgot the scripts, as one that was started again has."""
+    first = a_buffer(server.client, retry_s=0.2)
+    first.issue([a_prompt(sequence) for sequence in range(5)], cursor=5)
+    lease(first)
+    server.client().config_set("maxmemory", "1")
+    server.client().script_flush()
+    config = ExperienceConfig(retry_s=0.2)
+    buffer = RedisBuffer(server.client, run_id="r", config=config, run_epoch=2, trainer_epoch=2)
+    buffer.open(fingerprint="f")
+    buffer.raise_epoch(role="run", epoch=2)
+    buffer.raise_epoch(role="trainer", epoch=2)
+    buffer.restore(record=a_batch(1, next_sequence=1))
+    buffer.take_over()
+    one, two, three, four = lease(buffer)
+    assert buffer.begin_alone(one, limit=1)
+    buffer.release(one, reason="failed")
+    assert buffer.renew([two, three, four]) == set()
+    buffer.settle([two.sequence], outcome="filtered", reason="all alike")
+    assert buffer.advance([(three, b"c"), (four, b"c")]) == [True, True]
+    (again,) = lease(buffer)
+    assert not buffer.begin_alone(again, limit=1)
+    assert [end.outcome for end in buffer.settled()] == ["quarantined", "filtered"]
+    buffer.commit(a_batch(2, settled=tuple(buffer.settled()), next_sequence=5))
+    assert buffer.snapshot().committed == 2
+    with pytest.raises(BufferFull):
+        buffer.issue([a_prompt(5)], cursor=6)
+    first.close()
     buffer.close()
 
 

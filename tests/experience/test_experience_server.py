@@ -97,6 +97,17 @@ def test_an_adopted_server_takes_the_fsync_that_is_asked_for(folder):
     assert server.client().config_get("appendfsync")["appendfsync"] == "always"
 
 
+def test_the_memory_limit_is_set_at_the_start_and_on_adoption(folder):
+    def limit(server):
+        server.start()
+        return server.client().config_get("maxmemory")["maxmemory"]
+
+    assert limit(EmbeddedServer(folder, memory_mib=64)) == str(64 * 2**20)
+    assert "maxmemory 67108864\n" in (folder / "redis.conf").read_text()
+    assert limit(EmbeddedServer(folder, memory_mib=32)) == str(32 * 2**20)
+    assert limit(EmbeddedServer(folder)) == "0"
+
+
 def test_an_orphan_that_does_not_know_our_password_is_replaced(folder):
     first = EmbeddedServer(folder)
     first.start()

@@ -1,5 +1,7 @@
 """Admission: what is issued when, in which order and under which attempt, on a real buffer in memory."""
 
+import logging
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from orchestrator_recipes import a_recipe, an_issuer
@@ -8,6 +10,8 @@ from experience.memory import MemoryBuffer, MemoryServer
 from experience.schema import Issue, Prompt
 from experience.wire import decode
 from orchestrator.admission import Admission, capacity_groups
+from orchestrator.folder import RunFolder
+from orchestrator.stores import open_buffer, open_server
 
 GROUPS = 4
 
@@ -148,6 +152,31 @@ def test_nothing_lost_issues_nothing():
     loop = Loop(cursor=5)
     loop.admission.issue_anew([], loop.buffer.snapshot())
     assert (loop.buffer.snapshot().next_sequence, loop.buffer.snapshot().cursor) == (0, 5)
+
+
+def test_a_full_server_is_asked_again_and_complained_of_once(tmp_path, caplog):
+    """On a real server of 8 MiB: it takes prompts until it is full, and more once groups have left it."""
+    caplog.set_level(logging.INFO, logger="orchestrator.admission")
+    recipe = a_recipe(run__steps=100, pacing={"batch_groups": 8, "max_staleness": 0}, experience={"memory_mib": 8})
+    server = open_server(recipe, RunFolder(tmp_path))
+    server.start()
+    buffer = open_buffer(recipe, RunFolder(tmp_path), run_epoch=1, trainer_epoch=1)
+    try:
+        buffer.raise_epoch(role="run", epoch=1)
+        buffer.raise_epoch(role="trainer", epoch=1)
+        admission = Admission(recipe, buffer=buffer, issuer=an_issuer(recipe))
+        client = server.client()
+        assert admission.admit(buffer.snapshot(), published=0) == 8
+        buffer.settle([0, 1, 2], outcome="filtered", reason="all alike")
+        client.eval("#!lua flags=allow-oom\nredis.call('SET', 'ballast', string.rep('x', 2^23))", 0)
+        assert [admission.admit(buffer.snapshot(), published=0) for _ in range(3)] == [0, 0, 0]
+        assert (buffer.snapshot().next_sequence, buffer.snapshot().cursor) == (8, 8)
+        client.delete("ballast")
+        assert [admission.admit(buffer.snapshot(), published=0) for _ in range(2)] == [3, 0]
+        assert [record.message for record in caplog.records] == ["buffer is full", "buffer takes prompts again"]
+    finally:
+        buffer.close()
+        server.stop()
 
 
 @settings(max_examples=50, deadline=None)
