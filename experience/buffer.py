@@ -83,7 +83,8 @@ class ExperienceBuffer(Protocol):
     def issue(self, prompts: Sequence[Prompt], *, cursor: int) -> None:
         """Append prompts; their sequences continue `next_sequence` without a gap. Sets the cursor in the same step.
 
-        BufferFull, at once and with nothing written. No other call raises it: full memory holds up admission alone.
+        BufferFull, at once and with nothing written. No other call raises it, nor does this one where all prompts are
+        issued anew: full memory holds up the admission of new ones alone.
         """
 
     def snapshot(self) -> Snapshot: ...

@@ -14,6 +14,9 @@ class PacingConfig(BaseModel):
     """B: groups in one batch; 16 groups of 8 are the 128 responses of the PPO default."""
     publish_interval_batches: int = Field(default=1, ge=1)
     """K: batches between published versions."""
+    late: Literal["wait", "drop"] = "wait"
+    """What becomes of a group that holds up a batch for longer than its deadline while enough others have arrived; drop
+    = its prompt is issued anew, which favours short answers."""
 
 
 class ExperienceConfig(BaseModel):

@@ -19,6 +19,10 @@ have versions n >= p. Hence (k - 1) - n <= eta + p - p = eta. Nothing of this de
 serves which version. What is read late does no harm, as long as live and v come from one snapshot: an older p lowers
 the window, and each commit that the snapshot missed lowers live by at least the B that it takes from the window.
 
+A dropped group leaves a place, which its next attempt takes before any new prompt does: `owed` counts as live until it is
+issued, and then it is a group like any other, admitted under the same window. Capacity does not hold it up, since it
+replaces what capacity had held.
+
 No deadlock. Every live group has a deadline, so the head settles or arrives. Training needs no more than the committed
 batches, and after them p >= v - (K - 1); then the window is (eta + p + 1 - v) * B >= (eta + 2 - K) * B >= B, so a whole
 batch is always admitted, and capacity does not cut it below B.
@@ -41,6 +45,14 @@ def admissible(
     """
     window = (max_staleness + published + 1 - committed) * batch_groups
     return max(0, min(window, capacity) - live)
+
+
+def admissible_again(
+    *, live: int, owed: int, committed: int, published: int, batch_groups: int, max_staleness: int
+) -> int:
+    """How many of the `owed` next attempts of dropped groups may be issued now; for new prompts pass `live + owed`."""
+    window = (max_staleness + published + 1 - committed) * batch_groups
+    return max(0, min(owed, window - live))
 
 
 def next_batch(unsettled: Sequence[int], *, batch_groups: int) -> tuple[int, ...] | None:

@@ -25,6 +25,18 @@ def reissues(lost: Iterable[Issue], *, unsettled: Iterable[Issue], settled: Iter
     return tuple(issue for issue in lost if (issue.prompt_id, issue.attempt + 1) not in known)
 
 
+def owed_attempts(*, unsettled: Iterable[Issue], settled: Iterable[Settlement]) -> tuple[Issue, ...]:
+    """The dropped groups whose next attempt was not issued yet, by sequence.
+
+    `unsettled` must be read before `settled`: a next attempt that is settled in between is then in one of them at least.
+    """
+    ends = tuple(settled)
+    dropped = [
+        Issue(sequence=s.sequence, prompt_id=s.prompt_id, attempt=s.attempt) for s in ends if s.outcome == "dropped"
+    ]
+    return reissues(sorted(dropped, key=lambda i: i.sequence), unsettled=unsettled, settled=ends)
+
+
 def check_restored(
     record: BatchRecord | None, *, unsettled: Iterable[Issue], settled: Iterable[Settlement], next_sequence: int
 ) -> None:

@@ -72,7 +72,8 @@ class RedisBuffer:
         if sequences != list(range(first, first + len(sequences))):
             raise ValueError(f"sequences {sequences} have gaps")
         pairs = [part for prompt in prompts for part in (_issue_text(prompt), encode(prompt))]
-        self._client.run("issue", self._run_epoch, cursor, first, *pairs)
+        anew = all(prompt.attempt > 0 for prompt in prompts)
+        self._client.run("issue" if anew else "issue_new", self._run_epoch, cursor, first, *pairs)
 
     def snapshot(self) -> Snapshot:
         live, committed, next_sequence, cursor, *depths = self._client.run("snapshot")

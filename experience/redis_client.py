@@ -90,17 +90,17 @@ class RedisClient:
         self.url = _url(self._redis)
         folder = resources.files("experience") / "scripts"
         common = (folder / "common.lua").read_text()
-        self._scripts = {
-            (name := file.name.removesuffix(".lua")): _Script(
-                (_LIMITED if name == "issue" else _EXEMPT) + common + file.read_text()
-            )
+        texts = {
+            file.name.removesuffix(".lua"): common + file.read_text()
             for file in folder.iterdir()
             if file.name.endswith(".lua") and file.name != "common.lua"
         }
+        self._scripts = {name: _Script(_EXEMPT + text) for name, text in texts.items()}
+        self._scripts["issue_new"] = _Script(_LIMITED + texts["issue"])
         self._closed = threading.Event()
 
     def run(self, script: str, *arguments: str | bytes | int) -> Any:
-        """One script's reply. Fenced, ValueError (the script refused), BufferFull (`issue` alone), BufferUnavailable (after the
+        """One script's reply. Fenced, ValueError (the script refused), BufferFull (`issue_new` alone), BufferUnavailable (after the
         retry budget)."""
         return self._retry(lambda: self._scripts[script].run(self._redis, self._keys, arguments))
 

@@ -50,3 +50,8 @@ class GenerationConfig(BaseModel):
     poll_interval_s: float = Field(default=0.05, gt=0)
     """Between looks for a newer version, and for prompts when idle."""
     engine: EngineConfig = EngineConfig()
+
+    @property
+    def deadline_s(self) -> float:
+        """What a group may take before it fails."""
+        return self.deadline_base_s + self.deadline_per_token_s * self.max_tokens

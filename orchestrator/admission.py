@@ -1,10 +1,11 @@
-"""Issues prompts as the pacing rule allows, in the data's order, and anew those that were lost."""
+"""Issues prompts as the pacing rule allows, in the data's order, and anew those that were dropped or lost."""
 
 import logging
 from collections.abc import Sequence
 
 from experience import pacing
 from experience.buffer import BufferFull, ExperienceBuffer, Snapshot
+from experience.recovery import owed_attempts
 from experience.schema import Issue, Prompt
 from orchestrator import metrics
 from orchestrator.config import Recipe
@@ -25,20 +26,41 @@ class Admission:
         self._full = False
 
     def admit(self, snapshot: Snapshot, *, published: int) -> int:
-        pacing_config = self._recipe.pacing
-        allowed = pacing.admissible(
+        """Dropped prompts come first. They are read after the snapshot: of the room that it shows, theirs is known."""
+        unsettled = self._buffer.unsettled()
+        owed = owed_attempts(unsettled=unsettled, settled=self._buffer.settled())
+        again = self._admit_again(owed, snapshot, published=published)
+        return again + self._admit_new(snapshot, published=published, owed=len(owed), ahead=again)
+
+    def _admit_again(self, owed: Sequence[Issue], snapshot: Snapshot, *, published: int) -> int:
+        count = pacing.admissible_again(
             live=snapshot.live,
+            owed=len(owed),
+            committed=snapshot.committed,
+            published=published,
+            batch_groups=self._recipe.pacing.batch_groups,
+            max_staleness=self._recipe.pacing.max_staleness,
+        )
+        if count:
+            self._anew(owed[:count], snapshot, min_version=max(published, 0))
+        return count
+
+    def _admit_new(self, snapshot: Snapshot, *, published: int, owed: int, ahead: int) -> int:
+        """`owed` places are taken; `ahead` of them were issued since the snapshot."""
+        pacing_config, live = self._recipe.pacing, snapshot.live + owed
+        allowed = pacing.admissible(
+            live=live,
             committed=snapshot.committed,
             published=published,
             batch_groups=pacing_config.batch_groups,
             max_staleness=pacing_config.max_staleness,
             capacity=capacity_groups(self._recipe),
         )
-        still_needed = (self._recipe.run.steps - snapshot.committed) * pacing_config.batch_groups - snapshot.live
+        still_needed = (self._recipe.run.steps - snapshot.committed) * pacing_config.batch_groups - live
         count = min(allowed, still_needed)
         if count <= 0:
             return 0
-        first, version = snapshot.next_sequence, max(published, 0)
+        first, version = snapshot.next_sequence + ahead, max(published, 0)
         prompts = [
             self._issuer.next(snapshot.cursor + offset, sequence=first + offset, min_version=version)
             for offset in range(count)
@@ -68,9 +90,12 @@ class Admission:
         They wait for the version of the last committed batch, which the trainer publishes once it has caught up: the
         newest of this moment may be older than the one that the lost groups were admitted under.
         """
+        self._anew(issues, snapshot, min_version=snapshot.committed)
+
+    def _anew(self, issues: Sequence[Issue], snapshot: Snapshot, *, min_version: int) -> None:
         first = snapshot.next_sequence
         prompts = [
-            self._issuer.anew(issue, sequence=first + offset, min_version=snapshot.committed)
+            self._issuer.anew(issue, sequence=first + offset, min_version=min_version)
             for offset, issue in enumerate(issues)
         ]
         self._buffer.issue(prompts, cursor=snapshot.cursor)

@@ -100,5 +100,6 @@ def _rank(parts: _Parts) -> Any:
         store=open_store(recipe, parts.folder),
         ledger=open_ledger(recipe, parts.folder),
         buffer=parts.buffer() if spec["with_buffer"] else None,
+        drop_after_s=recipe.generation.deadline_s if recipe.pacing.late == "drop" else None,
         reached=parts.reached,
     )

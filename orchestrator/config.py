@@ -66,6 +66,7 @@ RESUMABLE_KEYS: Mapping[str, str] = {
     "training.checkpoint": "when to cut does not change what is trained",
     "training.collective_timeout_s": "when to give up on a peer, not what is trained",
     "training.compose_timeout_s": "when to complain, not what is trained",
+    "pacing.late": "which groups were dropped is recorded in the ledger",
     "experience.fsync": "durability of the server, not its content",
     "experience.capacity_groups": "admission keeps below it whatever it is",
     "experience.memory_mib": "admission keeps below it whatever it is",

@@ -117,7 +117,7 @@ class PromptIssuer:
                 seed=sampling_seed(self._recipe.run.seed, self._lineage, sequence),
             ),
             min_version=min_version,
-            deadline_s=generation.deadline_base_s + generation.deadline_per_token_s * generation.max_tokens,
+            deadline_s=generation.deadline_s,
         )
 
 

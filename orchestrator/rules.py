@@ -146,7 +146,7 @@ def _reward_names_differ(scoring: ScoringConfig) -> Iterator[str]:
 
 
 def _watchdog_outlasts_a_group(generation: GenerationConfig, supervise: "SuperviseConfig") -> Iterator[str]:
-    deadline = generation.deadline_base_s + generation.deadline_per_token_s * generation.max_tokens
+    deadline = generation.deadline_s
     if supervise.stall_s <= deadline:
         yield (
             f"supervise.stall_s = {supervise.stall_s}: a group may take deadline_base_s + deadline_per_token_s * max_tokens "

@@ -12,7 +12,9 @@ from experience.buffer import ExperienceBuffer, Snapshot
 from experience.config import PacingConfig
 from experience.ledger import Ledger
 from experience.pacing import next_batch
+from experience.recovery import owed_attempts
 from experience.schema import BatchRecord, Controls, Issue, ScoredGroup, Settlement
+from train_cluster import metrics
 from train_cluster.config import GrpoConfig
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,10 @@ class ComposeCancelled(RuntimeError):
 
 class Composer:
     """Takes groups strictly in issue order, waits for all of a batch, gives records that are history.
+
+    With `drop_after_s`, a group that holds up the batch for so long, while B others have arrived, is settled as dropped.
+    The orchestrator issues its prompt anew, and no batch is committed before it has: the commit would end the
+    settlement, which alone says that a next attempt is owed. So neither a death nor a restart loses a prompt.
 
     One composer lives at a time: the buffer's trainer epoch fences an older one, and the ledger decides between two.
     """
@@ -45,6 +51,7 @@ class Composer:
         seed: int,
         config_hash: str,
         timeout_s: float,
+        drop_after_s: float | None = None,
         reached: Callable[[str, int], None] = lambda point, step: None,
     ) -> None:
         self._run_id = run_id
@@ -58,6 +65,7 @@ class Composer:
         self._seed = seed
         self._config_hash = config_hash
         self._timeout_s = timeout_s
+        self._drop_after_s = drop_after_s
         self._reached = reached
         self._pause = threading.Event()
 
@@ -81,6 +89,8 @@ class Composer:
     def _wait_for_groups(self, number: int, cancelled: Callable[[], bool]) -> dict[int, bytes]:
         """The encoded groups of the batch by sequence, ascending. Ends when the lowest B unsettled have all arrived."""
         arrived: dict[int, bytes] = {}
+        late: dict[int, float] = {}
+        """Sequence -> since when it has held up the batch, on the monotonic clock."""
         progress: tuple[object, ...] = ()
         moved_at = time.monotonic()
         while not cancelled():
@@ -91,9 +101,12 @@ class Composer:
             if uniform:
                 self._buffer.settle(uniform, outcome="filtered", reason="all rewards of the group are equal")
                 continue
-            if wanted is not None and all(s in arrived for s in wanted):
+            missing = [s for s in wanted or () if s not in arrived]
+            if wanted is not None and not missing and not self._owed():
                 return {s: arrived[s] for s in wanted}
             snapshot = self._buffer.snapshot()
+            if self._drop_after_s is not None:
+                late = self._drop(missing if snapshot.depths["experience"] >= self._batch_groups else (), late)
             if (seen := (len(arrived), wanted, snapshot)) != progress:
                 progress, moved_at = seen, time.monotonic()
             elif time.monotonic() - moved_at > self._timeout_s:
@@ -101,6 +114,25 @@ class Composer:
                 moved_at = time.monotonic()
             self._pause.wait(POLL_INTERVAL_S)
         raise ComposeCancelled(f"batch {number} was given up on request")
+
+    def _drop(self, missing: Sequence[int], late: Mapping[int, float]) -> dict[int, float]:
+        """Settle those of the missing that are late for too long; since when each of the others is."""
+        assert self._drop_after_s is not None
+        now = time.monotonic()
+        since = {sequence: late.get(sequence, now) for sequence in missing}
+        overdue = [sequence for sequence in missing if now - since[sequence] > self._drop_after_s]
+        if overdue:
+            self._buffer.settle(
+                overdue, outcome="dropped", reason=f"held up a batch for more than {self._drop_after_s:g} s"
+            )
+            metrics.DROPPED.inc(len(overdue))
+            logger.warning("groups dropped", extra={"sequences": overdue})
+        return {sequence: since[sequence] for sequence in missing if sequence not in overdue}
+
+    def _owed(self) -> bool:
+        """Prompts of dropped groups wait to be issued anew."""
+        unsettled = self._buffer.unsettled()
+        return bool(owed_attempts(unsettled=unsettled, settled=self._buffer.settled()))
 
     def _record(self, number: int, groups: Mapping[int, bytes]) -> BatchRecord:
         """The batch with a consistent account of all issues below its `next_sequence`: each open, or settled once.
@@ -143,6 +175,8 @@ class Composer:
                 "the orchestrator admits no prompts"
             )
         missing = [s for s in wanted if s not in arrived]
+        if not missing:
+            return f"batch {number}: has arrived, and waits for prompts of dropped groups to be issued anew, {where}"
         stage = next((name for name in ("completions", "prompts") if snapshot.depths.get(name)), "no stream")
         return f"batch {number}: waits for {len(missing)} groups, sequences {_some(missing)}, {where}; look at {stage}"
 

@@ -30,6 +30,7 @@ TRUNCATED = Gauge("headrace_train_truncated_ratio", "Share of responses that end
 TOKENS = Counter("headrace_train_tokens_total", "Tokens trained, each pass over a batch counted once.")
 SEQUENCES = Counter("headrace_train_sequences_total", "Responses trained.")
 UPDATES = Counter("headrace_train_updates_total", "Optimizer updates.")
+DROPPED = Counter("headrace_train_dropped_groups_total", "Groups dropped since they held up a batch.")
 PHASE_SECONDS = Histogram("headrace_train_phase_seconds", "Wall time of a step by phase.", ["phase"])
 
 

@@ -66,9 +66,10 @@ class TrainerRank:
         store: BlobStore,
         ledger: Ledger,
         buffer: ExperienceBuffer | None,
+        drop_after_s: float | None = None,
         reached: Callable[[str, int], None] = lambda point, step: None,
     ) -> None:
-        """`buffer`: on rank 0 of a run; None elsewhere, and in a replay."""
+        """`buffer`: on rank 0 of a run; None elsewhere, and in a replay. `drop_after_s`: see Composer."""
         self._lineage, self._epoch = lineage, epoch
         self._rank, self._world_size = rank, world_size
         self._master_addr, self._master_port = master_addr, master_port
@@ -96,6 +97,7 @@ class TrainerRank:
                 seed=seed,
                 config_hash=config_hash,
                 timeout_s=config.compose_timeout_s,
+                drop_after_s=drop_after_s,
                 reached=reached,
             )
         )

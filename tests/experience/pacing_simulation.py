@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from experience.pacing import admissible, next_batch
+from experience.pacing import admissible, admissible_again, next_batch
 
 
 @dataclass
@@ -39,11 +39,14 @@ class Loop:
     publishing: list[int] = field(default_factory=list)
     staleness: list[int] = field(default_factory=list)
     """Of the stalest token of each committed batch."""
+    owed: int = 0
+    """Dropped groups whose prompt was not issued anew yet."""
+    dropped: int = 0
 
     def room(self) -> int:
         """The rule: groups that may be issued now."""
         return admissible(
-            live=len(self.live_groups),
+            live=len(self.live_groups) + self.owed,
             committed=self.committed,
             published=max(self.published),
             batch_groups=self.batch_groups,
@@ -59,6 +62,29 @@ class Loop:
         for _ in range(count):
             self.live_groups[self.issued] = Group(min_version=max(self.published))
             self.issued += 1
+
+    def issue_again(self) -> None:
+        """The next attempts of dropped groups; the rule says how many."""
+        count = admissible_again(
+            live=len(self.live_groups),
+            owed=self.owed,
+            committed=self.committed,
+            published=max(self.published),
+            batch_groups=self.batch_groups,
+            max_staleness=self.eta,
+        )
+        self.issue(count)
+        self.owed -= count
+
+    def drop(self) -> None:
+        """What holds up the head, where enough others have arrived; nobody knows what is long enough, so at any moment."""
+        done = sum(group.state == "done" for group in self.live_groups.values())
+        late = [s for s in self.choose() or () if self.live_groups[s].state != "done"]
+        if done >= self.batch_groups and late:
+            for sequence in late:
+                del self.live_groups[sequence]
+            self.owed += len(late)
+            self.dropped += len(late)
 
     def start(self, group: Group, engine: int) -> None:
         if group.state == "waiting" and self.engines[engine] >= group.min_version:
@@ -76,7 +102,7 @@ class Loop:
 
     def commit(self) -> None:
         chosen = self.choose()
-        if chosen is None or self.committed >= self.trained + self.ahead:
+        if chosen is None or self.owed or self.committed >= self.trained + self.ahead:
             return
         groups = [self.live_groups[sequence] for sequence in chosen]
         if all(group.state == "done" for group in groups):
@@ -134,9 +160,10 @@ def adversary(loop: Loop, rng: random.Random, *, steps: int) -> None:
             straggler = rng.choice(list(loop.live_groups)) if loop.live_groups else -1
         groups = [group for sequence, group in loop.live_groups.items() if sequence != straggler]
         engine = rng.randrange(len(loop.engines))
-        match rng.choices(("issue", "start", "finish", "commit", "train", "publish", "update", "settle", "kill"),
-                          (4, 8, 8, 6, 4, 3, 3, 0.7, 0.3))[0]:  # fmt: skip
+        match rng.choices(("issue", "start", "finish", "commit", "train", "publish", "update", "settle", "drop", "kill"),
+                          (4, 8, 8, 6, 4, 3, 3, 0.7, 1.0, 0.3))[0]:  # fmt: skip
             case "issue":
+                loop.issue_again()
                 loop.issue(loop.room())
             case "start":
                 for group in groups:
@@ -154,14 +181,17 @@ def adversary(loop: Loop, rng: random.Random, *, steps: int) -> None:
             case "update" if not (stuck_engine and engine == 0):
                 newer = [version for version in loop.published if version >= loop.engines[engine]]
                 loop.engines[engine] = rng.choice(newer)
-            case "settle" if loop.live_groups:  # dropped, filtered, lost or quarantined: never trained
+            case "settle" if loop.live_groups:  # filtered or quarantined: never trained
                 del loop.live_groups[rng.choice(list(loop.live_groups))]
+            case "drop":
+                loop.drop()
             case "kill":
                 loop.kill(engine, rng.choice(loop.published))
 
 
 def fair_round(loop: Loop) -> None:
     """Everybody does what they can, once."""
+    loop.issue_again()
     loop.issue(loop.room())
     for engine in range(len(loop.engines)):
         loop.engines[engine] = max(loop.published)

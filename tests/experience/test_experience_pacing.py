@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pacing_simulation import ArrivedUnlessExpiring, Loop, OneBatchTooMany, TrainedInPlaceOfPublished, fair_round, play
 
-from experience.pacing import admissible, next_batch
+from experience.pacing import admissible, admissible_again, next_batch
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,20 @@ def test_admissible_at_eta_1_and_4_groups_a_batch(live, committed, published, ex
         live=live, committed=committed, published=published, batch_groups=4, max_staleness=1, capacity=100
     )
     assert count == expected
+
+
+def test_owed_attempts_take_what_the_window_has_left():
+    rule = {"committed": 1, "published": 1, "batch_groups": 4, "max_staleness": 1}  # (1 + 1 + 1 - 1) * 4 = 8
+    assert [admissible_again(live=live, owed=2, **rule) for live in (5, 6, 7, 8, 9)] == [2, 2, 1, 0, 0]
+
+
+def test_the_adversary_drops_groups_and_what_is_owed_is_paid():
+    loops = [play(Loop, seed) for seed in range(100)]
+    assert sum(loop.dropped for loop in loops) > 30
+    for loop in loops:
+        for _ in range(4 * (loop.eta + loop.ahead + loop.interval)):
+            fair_round(loop)
+    assert not any(loop.owed for loop in loops)
 
 
 def test_capacity_cuts_the_window():

@@ -24,12 +24,15 @@ class Loop:
         self.buffer = MemoryBuffer(self.server, run_epoch=1, trainer_epoch=1)
         self.buffer.raise_epoch(role="run", epoch=1)
         self.buffer.raise_epoch(role="trainer", epoch=1)
-        recipe = a_recipe(
+        self.recipe = a_recipe(
             run__steps=steps,
             pacing={"batch_groups": GROUPS, "max_staleness": staleness},
             experience={"capacity_groups": capacity},
         )
-        self.admission = Admission(recipe, buffer=self.buffer, issuer=an_issuer(recipe))
+        self.admission = self.restarted()
+
+    def restarted(self) -> Admission:
+        return Admission(self.recipe, buffer=self.buffer, issuer=an_issuer(self.recipe))
 
     def admit(self, *, published: int) -> int:
         return self.admission.admit(self.buffer.snapshot(), published=published)
@@ -146,6 +149,29 @@ def test_an_attempt_samples_anew():
     first, again = loop.prompts()[0], loop.prompts()[-1]
     assert first.prompt_id == again.prompt_id
     assert first.sampling.seed != again.sampling.seed
+
+
+def test_a_dropped_prompt_is_issued_anew_once_and_first():
+    loop = Loop(steps=3)  # all that is needed is issued: the next attempt takes the place of the dropped group
+    loop.admit(published=0)
+    loop.buffer.settle([1, 2], outcome="dropped", reason="late")
+    assert loop.admit(published=0) == 2
+    again = loop.prompts()[-2:]
+    assert [(p.sequence, p.prompt_id, p.attempt) for p in again] == [(12, "words:0:1", 1), (13, "words:0:2", 1)]
+    assert loop.buffer.snapshot().live == 12
+    assert loop.buffer.snapshot().cursor == 12
+    assert loop.admit(published=0) == 0
+    assert loop.restarted().admit(loop.buffer.snapshot(), published=0) == 0  # known from the buffer, not from memory
+
+
+def test_a_next_attempt_that_is_dropped_itself_is_owed_again():
+    loop = Loop()
+    loop.admit(published=0)
+    loop.buffer.settle([0], outcome="dropped", reason="late")
+    loop.admit(published=0)
+    loop.buffer.settle([12], outcome="dropped", reason="late")
+    assert loop.admit(published=0) == 1
+    assert [(p.prompt_id, p.attempt) for p in loop.prompts()[-1:]] == [("words:0:0", 2)]
 
 
 def test_nothing_lost_issues_nothing():

@@ -1,7 +1,9 @@
 """The composer on the memory buffer and a ledger: issue order, filters, races, deadlines, crashes between writes."""
 
+import dataclasses
 import re
 import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -77,6 +79,7 @@ class Loop:
         batch_groups: int = 2,
         filter_uniform: bool = False,
         timeout_s: float = 30.0,
+        drop_after_s: float | None = None,
         epoch: int = 1,
         reached: Callable[[str, int], None] = lambda point, step: None,
     ) -> Composer:
@@ -92,8 +95,16 @@ class Loop:
             seed=3,
             config_hash="c",
             timeout_s=timeout_s,
+            drop_after_s=drop_after_s,
             reached=reached,
         )
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def trained(record: BatchRecord) -> list[int]:
@@ -143,7 +154,7 @@ def test_settled_elsewhere_are_passed_over_and_recorded_once() -> None:
     loop = Loop()
     loop.issue(4)
     loop.finish(1, 2, 3)
-    loop.buffer.settle([0], outcome="dropped", reason="deadline")
+    loop.buffer.settle([0], outcome="quarantined", reason="deadline")
     composer = loop.composer(batch_groups=1)
     records = [composer.compose(number) for number in (1, 2)]
     assert [trained(record) for record in records] == [[1], [2]]
@@ -202,7 +213,7 @@ def test_issues_and_settlements_between_the_reads_lose_nothing() -> None:
                 loop.enabled = False
                 loop.issue(3)
                 lively = [issue.sequence for issue in MemoryBuffer.unsettled(self)]
-                self.settle(lively[4::3], outcome="dropped", reason="meddling")
+                self.settle(lively[4::3], outcome="quarantined", reason="meddling")
                 loop.enabled = True
 
         def snapshot(self):  # type: ignore[no-untyped-def]
@@ -263,6 +274,42 @@ def test_a_stalled_batch_is_diagnosed_and_awaited(caplog: pytest.LogCaptureFixtu
     expected = r"batch 1: waits for 1 groups, sequences 0, nothing moved for 0\.05 s; 3 groups live .*look at prompts"
     assert re.search(expected, wait_in_vain())
     assert loop.ledger.newest() == 0
+
+
+def test_a_late_group_is_dropped_once_enough_others_have_arrived_and_its_prompt_is_owed() -> None:
+    loop = Loop()
+    loop.issue(4)
+    loop.finish(1)
+    composer, records = loop.composer(drop_after_s=0.05), []
+    thread = threading.Thread(target=lambda: records.append(composer.compose(1)))
+    thread.start()
+    thread.join(0.3)
+    assert loop.buffer.settled() == []  # one other has arrived, a batch holds two
+    loop.finish(2)
+    wait_until(lambda: loop.buffer.settled() != [])
+    assert [(end.sequence, end.outcome) for end in loop.buffer.settled()] == [(0, "dropped")]
+    thread.join(0.3)
+    assert thread.is_alive()  # batch 1 is there, and a commit would forget what is owed
+    again = dataclasses.replace(a_group(4).group.prompt, prompt_id=a_group(0).group.prompt.prompt_id, attempt=1)
+    loop.buffer.issue([again], cursor=4)
+    thread.join(10)
+    (record,) = records
+    assert trained(record) == [1, 2]
+    assert [(s.sequence, s.outcome) for s in record.settled] == [(0, "dropped"), (1, "trained"), (2, "trained")]
+    assert [(i.sequence, i.attempt) for i in record.open] == [(3, 0), (4, 1)]
+
+
+def test_without_the_setting_the_head_is_awaited() -> None:
+    loop = Loop()
+    loop.issue(4)
+    loop.finish(1, 2, 3)
+    thread = threading.Thread(target=loop.composer().compose, args=(1,), daemon=True)
+    thread.start()
+    thread.join(0.3)
+    assert loop.buffer.settled() == []
+    loop.finish(0)
+    thread.join(10)
+    assert loop.ledger.newest() == 1
 
 
 def test_cancelling_writes_nothing() -> None:
