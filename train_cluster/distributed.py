@@ -5,6 +5,7 @@ process and a new one joins under a new epoch.
 """
 
 import os
+import socket
 import warnings
 from datetime import timedelta
 
@@ -84,6 +85,8 @@ class _Meetings:
 
     def __init__(self, *, rank: int, world_size: int, master_addr: str, master_port: int) -> None:
         self._rank, self._world_size, self._held = rank, world_size, 0
+        # torch would serve it on every interface: rank 0 hands it a socket that listens on the group's address alone.
+        listening = socket.create_server((master_addr, master_port)).detach() if rank == 0 else None
         self.store = distributed.TCPStore(
             master_addr,
             master_port,
@@ -91,6 +94,7 @@ class _Meetings:
             is_master=rank == 0,
             timeout=timedelta(seconds=MEETING_S),
             wait_for_workers=False,
+            master_listen_fd=listening,
         )
 
     def meet(self) -> None:
