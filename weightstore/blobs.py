@@ -104,7 +104,7 @@ class FileBlobStore:
     def list(self, prefix: str) -> list[str]:
         folder = self._path(prefix) if prefix else self.root
         keys = []
-        with _reported("list", folder):
+        with reported("list", folder):
             for base, folders, files in os.walk(folder, onerror=_raise_unless_gone):
                 folders[:] = [name for name in folders if not name.startswith(".")]
                 keys += [str(Path(base, name).relative_to(self.root)) for name in files if not name.startswith(".")]
@@ -112,7 +112,7 @@ class FileBlobStore:
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        with _reported("delete", path):
+        with reported("delete", path):
             path.unlink(missing_ok=True)
             for folder in path.parents:
                 if folder == self.root or not _remove_empty(folder):
@@ -127,7 +127,7 @@ class FileBlobStore:
     def scratch(self) -> Path:
         if self._scratch is None:
             folder = self.root / ".scratch"
-            with _reported("write", folder):
+            with reported("write", folder):
                 remove_abandoned(folder)
                 self._scratch = Scratch(folder)
         return self._scratch.new_path()
@@ -141,7 +141,7 @@ class FileBlobStore:
 
     def _settled(self, target: Path) -> bool:
         """Somebody won already: saves writing the data. Durable before it is reported, as after a lost race."""
-        with _reported("read", target):
+        with reported("read", target):
             if not target.is_file():
                 return False
             _fsync(target.parent)
@@ -149,7 +149,7 @@ class FileBlobStore:
 
     def _write(self, data: bytes) -> Path:
         path = self.scratch()
-        with _reported("write", path):
+        with reported("write", path):
             try:
                 path.write_bytes(data)
             except BaseException:
@@ -160,7 +160,7 @@ class FileBlobStore:
     @contextmanager
     def _found(self, key: str) -> Iterator[Path]:
         path = self._path(key)
-        with _reported("read", path):
+        with reported("read", path):
             try:
                 yield path
             except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
@@ -169,7 +169,7 @@ class FileBlobStore:
 
 def _place(path: Path, target: Path, move: Callable[[Path, Path], bool]) -> bool:
     """Give the durable content of `path` its final name, durably; `path` is gone afterwards."""
-    with _reported("write", target):
+    with reported("write", target):
         try:
             _fsync(path)
             while True:
@@ -237,7 +237,8 @@ def _raise_unless_gone(error: OSError) -> None:
 
 
 @contextmanager
-def _reported(action: str, path: Path) -> Iterator[None]:
+def reported(action: str, path: Path) -> Iterator[None]:
+    """Turn an error of the filesystem into the StoreError that says what was tried, where, and what helps."""
     try:
         yield
     except StoreError:

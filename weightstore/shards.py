@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from weightstore.blobs import reported
 from weightstore.manifest import DTYPE_BYTES, BlobEntry, TensorEntry, TensorIdentity
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ ALIGNMENT_BYTES = 8
 def write_safetensors(
     path: Path, *, blob: str, tensors: Mapping[str, "torch.Tensor"]
 ) -> tuple[BlobEntry, tuple[TensorEntry, ...]]:
-    """Write `path`; entries come in the order of `tensors`. ValueError: a dtype that has no safetensors name."""
+    """Write `path`; entries come in the order of `tensors`. ValueError: a dtype that has no safetensors name.
+
+    StoreError: the file could not be written, on a full disk say.
+    """
     dtypes = {name: _dtype(tensor) for name, tensor in tensors.items()}
     for name, dtype in dtypes.items():
         if dtype not in SAFETENSORS_DTYPE:
@@ -48,7 +52,7 @@ def write_safetensors(
     whole = hashlib.sha256(header)
     entries = {}
     offset = len(header)
-    with path.open("wb") as file:
+    with reported("write", path), path.open("wb") as file:
         file.write(header)
         for name in layout:
             data = _raw_bytes(tensors[name])
