@@ -10,13 +10,14 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
 
 from orchestrator.config import Recipe
 from orchestrator.folder import RunFolder
+from orchestrator.stores import open_store
 
 _DIGEST_BYTES, _HEADER_BYTES = 32, 5
 _MAX_PROBLEMS = 20
@@ -61,23 +62,27 @@ class AuditReport:
 
 def audit(recipe: Recipe, folder: RunFolder) -> AuditReport:
     """ValueError: there is no ledger yet."""
-    root = Path(recipe.store.url) / folder.run_id if recipe.store.url else folder.path
-    blobs = sorted(root.glob("ledger/*/*.batch"))
-    if not blobs:
-        raise ValueError(f"{root}: no batch was committed yet; there is nothing to audit")
+    store = open_store(recipe, folder)
+    keys = [key for key in store.list("ledger") if key.endswith(".batch")]
+    if not keys:
+        raise ValueError(f"{store.where('ledger')}: no batch was committed yet; there is nothing to audit")
     report = AuditReport()
     books = _Books(recipe, report)
-    for path in blobs:
-        data = path.read_bytes()
+    for key in keys:
+        try:
+            data = store.get(key)
+        except ValueError as error:  # damaged, and the store can tell
+            report.problems.append(str(error))
+            continue
         if hashlib.sha256(data[_DIGEST_BYTES:]).digest() != data[:_DIGEST_BYTES]:
-            report.problems.append(f"{path}: does not match its checksum")
+            report.problems.append(f"{store.where(key)}: does not match its checksum")
             continue
         try:
             batch = _body(data[_DIGEST_BYTES:])
         except ValueError as error:
-            report.problems.append(f"{path}: matches its checksum and yet holds no batch ({error})")
+            report.problems.append(f"{store.where(key)}: matches its checksum and yet holds no batch ({error})")
         else:
-            books.enter(int(path.stem), batch)
+            books.enter(int(PurePosixPath(key).stem), batch)
     books.close()
     return report
 

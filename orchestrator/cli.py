@@ -16,6 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 from orchestrator.errors import RunFailed
+from weightstore.blobs import StoreError
 
 app = typer.Typer(
     help="Reinforcement learning from human feedback on three decoupled clusters.",
@@ -50,7 +51,7 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 raise typer.Exit(1) from None
             except ValueError as error:
                 _fail(str(error), code=2)
-            except RunFailed as error:
+            except (RunFailed, StoreError) as error:
                 _fail(str(error), code=1)
             except Exception as error:  # the last door; a run's driver has logged the traceback already
                 if os.environ.get("HEADRACE_DEBUG"):

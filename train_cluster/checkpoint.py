@@ -9,12 +9,14 @@ changes. Imports no torch; snapshot.py writes and loads the tensors.
 import hashlib
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from weightstore.blobs import BlobStore
+from weightstore.blobs import BlobDamaged, BlobStore
 from weightstore.manifest import BlobEntry
 from weightstore.seal import seal, unseal
 
@@ -100,7 +102,29 @@ def cuts(store: BlobStore, lineage: int) -> list[Cut]:
 
 def is_whole(store: BlobStore, cut: Cut, *, ranks: Iterable[int] | None = None) -> bool:
     """Whether the files of these ranks (all, unless given) are what the manifest lists."""
-    return all(_verified(store, cut, rank) for rank in (range(cut.world_size) if ranks is None else ranks))
+    for rank in range(cut.world_size) if ranks is None else ranks:
+        with rank_file(store, cut, rank) as path:
+            if path is None:
+                return False
+    return True
+
+
+@contextmanager
+def rank_file(store: BlobStore, cut: Cut, rank: int) -> Iterator[Path | None]:
+    """The file of one rank, to be read inside the `with`; None, and a warning: it is not what the manifest lists."""
+    key, expected = cut.blob_key(rank), cut.blobs[rank]
+    with ExitStack() as stack:
+        path = None
+        try:
+            path = stack.enter_context(store.local_file(key))
+            found = _sha256(path)
+        except KeyError:
+            found = "no such file"
+        except BlobDamaged as error:
+            found = str(error)
+        if found != expected.sha256:
+            logger.warning("checkpoint damaged: %s: expected sha256 %s, found %s", key, expected.sha256, found)
+        yield path if found == expected.sha256 else None
 
 
 def check_new_beginning(store: BlobStore, lineage: int, *, batches: Sequence[int]) -> None:
@@ -137,16 +161,9 @@ def prune(store: BlobStore, lineage: int, *, keep: int, pinned: Collection[int] 
     return sorted(step for step, _ in doomed)
 
 
-def _verified(store: BlobStore, cut: Cut, rank: int) -> bool:
-    key, expected = cut.blob_key(rank), cut.blobs[rank]
-    try:
-        with store.local_path(key).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except KeyError:
-        found = "no such file"
-    if found != expected.sha256:
-        logger.warning("checkpoint damaged: %s: expected sha256 %s, found %s", key, expected.sha256, found)
-    return found == expected.sha256
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folders(store: BlobStore, lineage: int) -> dict[tuple[int, int], list[str]]:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,18 @@ from safetensors import safe_open
 
 from train_cluster import distributed
 from train_cluster.background import Background
-from train_cluster.checkpoint import POLICY, SCHEMA, Cut, RankRecord, commit, cut_folder, cuts, is_whole, read_cut
+from train_cluster.checkpoint import (
+    POLICY,
+    SCHEMA,
+    Cut,
+    RankRecord,
+    commit,
+    cut_folder,
+    cuts,
+    is_whole,
+    rank_file,
+    read_cut,
+)
 from train_cluster.engine import TrainEngine
 from weightstore.blobs import BlobStore
 from weightstore.manifest import BlobEntry
@@ -169,17 +181,19 @@ def load(store: BlobStore, cut: Cut, engine: TrainEngine) -> None:
         )
     slices = {name: _Slice.of(shape, cut=cut, engine=engine) for name, shape in shapes.items()}
     needed = sorted({engine.rank % cut.world_size} | {rank for piece in slices.values() for rank in piece.parts})
-    if not is_whole(store, cut, ranks=needed):
-        raise ValueError(
-            f"{cut.manifest_key}: a file of it is damaged (see the log); remove the folder to pass it over"
-        )
-    files = {rank: safe_open(store.local_path(cut.blob_key(rank)), framework="pt") for rank in needed}
-    tensors = {}
-    for name, piece in slices.items():
-        for label in (name, f"{name}.exp_avg", f"{name}.exp_avg_sq"):
-            tensors[label] = piece.read(files, f"{POLICY}/{label}")
-        tensors[f"{name}.step"] = files[needed[0]].get_tensor(f"{POLICY}/{name}.step")
-    engine.import_partition(tensors)
+    with ExitStack() as opened:
+        paths = {rank: opened.enter_context(rank_file(store, cut, rank)) for rank in needed}
+        if None in paths.values():
+            raise ValueError(
+                f"{cut.manifest_key}: a file of it is damaged (see the log); remove the folder to pass it over"
+            )
+        files = {rank: safe_open(path, framework="pt") for rank, path in paths.items()}
+        tensors = {}
+        for name, piece in slices.items():
+            for label in (name, f"{name}.exp_avg", f"{name}.exp_avg_sq"):
+                tensors[label] = piece.read(files, f"{POLICY}/{label}")
+            tensors[f"{name}.step"] = files[needed[0]].get_tensor(f"{POLICY}/{name}.step")
+        engine.import_partition(tensors)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

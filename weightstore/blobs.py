@@ -8,7 +8,7 @@ import errno
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +34,19 @@ class StoreError(OSError):
         return str(self.strerror)
 
 
+class BlobDamaged(ValueError):
+    """The bytes of a blob are not those that were put: names the blob."""
+
+
+def checked(key: str) -> str:
+    """The key. ValueError: it is none."""
+    if not all(SEGMENT.fullmatch(part) for part in key.split("/")):
+        raise ValueError(
+            f"blob key {key!r}: must be a relative path of letters, digits and ._-, no part starting with a dot"
+        )
+    return key
+
+
 class BlobStore(Protocol):
     """Blobs by key. A key is `part/part/...`, parts of letters, digits, `._-`, none starting with a dot."""
 
@@ -47,7 +60,7 @@ class BlobStore(Protocol):
         """Create or overwrite atomically. Only for a record that one epoch owns: between writers the last one wins."""
 
     def get(self, key: str) -> bytes:
-        """KeyError: no such blob."""
+        """KeyError: no such blob. BlobDamaged: what was read is not what was put, where the store can tell."""
 
     def size(self, key: str) -> int:
         """Bytes. KeyError: no such blob."""
@@ -60,8 +73,14 @@ class BlobStore(Protocol):
     def delete(self, key: str) -> None:
         """Deleting what is not there is harmless."""
 
-    def local_path(self, key: str) -> Path:
-        """A local file with the blob's bytes, which readers may map into memory. KeyError: no such blob."""
+    def local_file(self, key: str) -> AbstractContextManager[Path]:
+        """A local file with the blob's bytes, to be read inside the `with`; a mapping of it into memory stays valid after.
+
+        KeyError: no such blob. BlobDamaged: what was read is not what was put.
+        """
+
+    def where(self, key: str) -> str:
+        """The blob's path or address, for messages."""
 
     def scratch(self) -> Path:
         """A new path for a temporary file to be given to `put_file_if_absent`; valid while this store lives."""
@@ -96,7 +115,7 @@ class FileBlobStore:
 
     def size(self, key: str) -> int:
         with self._found(key):
-            return self.local_path(key).stat().st_size
+            return self._file(key).stat().st_size
 
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
@@ -118,11 +137,14 @@ class FileBlobStore:
                 if folder == self.root or not _remove_empty(folder):
                     return
 
-    def local_path(self, key: str) -> Path:
-        with self._found(key) as path:
-            if not path.is_file():
-                raise KeyError(key)
-            return path
+    @contextmanager
+    def local_file(self, key: str) -> Iterator[Path]:
+        with self._found(key):
+            path = self._file(key)
+        yield path
+
+    def where(self, key: str) -> str:
+        return str(self._path(key))
 
     def scratch(self) -> Path:
         if self._scratch is None:
@@ -133,11 +155,13 @@ class FileBlobStore:
         return self._scratch.new_path()
 
     def _path(self, key: str) -> Path:
-        if not all(SEGMENT.fullmatch(part) for part in key.split("/")):
-            raise ValueError(
-                f"blob key {key!r}: must be a relative path of letters, digits and ._-, no part starting with a dot"
-            )
-        return self.root / key
+        return self.root / checked(key)
+
+    def _file(self, key: str) -> Path:
+        path = self._path(key)
+        if not path.is_file():
+            raise KeyError(key)
+        return path
 
     def _settled(self, target: Path) -> bool:
         """Somebody won already: saves writing the data. Durable before it is reported, as after a lost race."""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weightstore import metrics, publish
-from weightstore.blobs import BlobStore
+from weightstore.blobs import BlobDamaged, BlobStore
 from weightstore.manifest import BlobEntry, Manifest, TensorEntry, WeightVersion
 
 if TYPE_CHECKING:
@@ -98,7 +98,10 @@ class StoreWeightSource:
             size = self._store.size(key)
             if size != blob.size:
                 raise CorruptVersion(f"{key}: expected {blob.size} bytes, found {size}")
-            data = np.memmap(self._store.local_path(key), dtype=np.uint8, mode="c")
+            with self._store.local_file(key) as path:
+                data = np.memmap(path, dtype=np.uint8, mode="c")
+        except BlobDamaged as error:
+            raise CorruptVersion(str(error)) from error
         except (KeyError, FileNotFoundError):
             if not self._store.exists(version.manifest_key):
                 raise _missing(version) from None  # retention, just now

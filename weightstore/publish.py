@@ -8,7 +8,6 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -68,7 +67,7 @@ def write_shard(store: BlobStore, version: WeightVersion, index: int, tensors: M
             won = store.put_file_if_absent(key, path)
         finally:
             path.unlink(missing_ok=True)
-        if not won and _file_sha256(store.local_path(key)) != blob.sha256:
+        if not won and _sha256(store, key) != blob.sha256:
             raise ValueError(f"{key} exists with other content: publish under a new number or a new epoch")
         store.put_if_absent(version.shard_record_key(index), seal(ShardRecord(blob=blob, tensors=entries)))
     metrics.PUBLISHED_BYTES.inc(blob.size)
@@ -168,8 +167,8 @@ def _await_records(
     return [unseal(store.get(key), ShardRecord, name=key, schema=SCHEMA) for key in keys]
 
 
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
+def _sha256(store: BlobStore, key: str) -> str:
+    with store.local_file(key) as path, path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -116,7 +116,7 @@ def test_the_newest_is_by_step_then_by_epoch(store: FileBlobStore) -> None:
 
 
 def flip(store: FileBlobStore, key: str) -> None:
-    path = store.local_path(key)
+    path = store.root / key
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)

@@ -1,6 +1,7 @@
 """How ranks start: far apart without being taken for dead, and from cut 0 only where that loses nothing."""
 
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,9 @@ class Group:
 
 
 class SlowStore(FileBlobStore):
-    def local_path(self, key: str) -> Path:
+    def local_file(self, key: str) -> AbstractContextManager[Path]:
         time.sleep(LATE_S)
-        return super().local_path(key)
+        return super().local_file(key)
 
 
 def late_twice(rank: int, world_size: int, port: int, folder: Path) -> None:

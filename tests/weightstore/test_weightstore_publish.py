@@ -64,7 +64,8 @@ def test_a_fetched_version_is_bit_identical_in_publication_order(publish, source
 
 def test_a_shard_is_an_ordinary_safetensors_file(store, weights):
     write_shard(store, V1, 0, weights)
-    loaded = load_file(store.local_path(V1.shard_key(0)))
+    with store.local_file(V1.shard_key(0)) as path:
+        loaded = load_file(path)
     assert loaded.keys() == weights.keys()
     assert all(torch.equal(loaded[name], weights[name]) for name in weights)
 
