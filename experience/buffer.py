@@ -77,6 +77,10 @@ class ExperienceBuffer(Protocol):
     def open(self, *, fingerprint: str) -> None:
         """Take the run's prefix. BufferRefused: another fingerprint or schema, or a policy that may evict."""
 
+    def forget(self, *, fingerprint: str) -> int:
+        """Delete all that the buffer holds of this run, groups in flight among it; how many keys that were, 0 if nothing was
+        there. BufferRefused, with nothing deleted: another fingerprint holds the prefix. Other runs' keys are not looked at."""
+
     def raise_epoch(self, *, role: Role, epoch: int) -> None:
         """From now on writes of lower epochs of this role raise Fenced. Never lowers."""
 

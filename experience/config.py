@@ -1,8 +1,12 @@
 """Settings of the buffer and of the pacing rule."""
 
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+PASSWORD_VARIABLE = "HEADRACE_REDIS_PASSWORD"
+"""Environment variable with the password of a server of the user's own, where no file names it."""
 
 
 class PacingConfig(BaseModel):
@@ -22,10 +26,22 @@ class PacingConfig(BaseModel):
 class ExperienceConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: Literal["embedded", "memory"] = "embedded"
-    """embedded = a redis-server or valkey-server of our own under the run's folder."""
+    url: str = "embedded"
+    """embedded = a redis-server or valkey-server of our own under the run's folder; or an existing server:
+    redis://host:port/db, rediss://host:port/db (TLS), unix:///path/of/socket."""
+    username: str | None = Field(default=None, min_length=1)
+    """ACL user of an existing server; null = its default user."""
+    password_file: str | None = None
+    """File that holds the password of an existing server, and nothing else; null = HEADRACE_REDIS_PASSWORD of the
+    environment, or none. Never in the recipe, which is copied into every run's folder."""
+    ca_file: str | None = None
+    """PEM file of the authority that signed a rediss:// server's certificate; null = those that the system trusts."""
+    certificate_file: str | None = None
+    """PEM file of the client's certificate, for a server that asks for one."""
+    key_file: str | None = None
+    """PEM file of the client certificate's private key."""
     fsync: Literal["always", "everysec"] = "always"
-    """everysec can lose acknowledged writes on a mere process kill while a slow fsync runs."""
+    """Of the embedded server. everysec can lose acknowledged writes on a mere process kill while a slow fsync runs."""
     capacity_groups: int | None = Field(default=None, ge=1)
     """Groups in flight, at most; null = (max_staleness + 1) * batch_groups."""
     memory_mib: int | None = Field(default=None, ge=8)
@@ -36,3 +52,40 @@ class ExperienceConfig(BaseModel):
     """Deliveries alone after which an entry that keeps failing is quarantined."""
     retry_s: float = Field(default=60.0, gt=0)
     """How long a client retries before it reports the server as gone."""
+
+    @field_validator("url")
+    @classmethod
+    def _names_a_server(cls, url: str) -> str:
+        if url not in ("embedded", "memory"):
+            _check_url(url)
+        return url
+
+    @property
+    def external(self) -> bool:
+        """The server is the user's own: neither started nor stopped by the run."""
+        return self.url not in ("embedded", "memory")
+
+
+def _check_url(url: str) -> None:
+    """ValueError `reason; remedy`. What it says never repeats a password."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError(
+            "it holds a user or a password, and a recipe is copied and logged; name the user in experience.username, and "
+            f"the file that holds the password in experience.password_file (or set {PASSWORD_VARIABLE})"
+        )
+    if parts.query or parts.fragment:
+        raise ValueError("it has options behind ? or #; leave them out, the keys of experience stand for them")
+    if parts.scheme == "unix":
+        if parts.netloc or not parts.path.startswith("/"):
+            raise ValueError("a socket has an absolute path; write unix:///path/of/socket")
+        return
+    if parts.scheme not in ("redis", "rediss"):
+        raise ValueError("no kind of server; set experience.url to embedded, redis://…, rediss://… or unix:///…")
+    try:
+        named = parts.hostname is not None and parts.port != 0
+    except ValueError:  # a port that is none
+        named = False
+    database = parts.path.removeprefix("/")
+    if not named or (database and not (database.isascii() and database.isdecimal())):
+        raise ValueError("not the address of a server; write redis://host:port or redis://host:port/database")

@@ -52,6 +52,16 @@ class MemoryServer:
     streams: dict[str, dict[str, _Entry]] = field(default_factory=lambda: {name: {} for name in _STREAMS})
     ids: Iterable[int] = field(default_factory=itertools.count)
 
+    def clear(self) -> None:
+        """Everything is gone, as if it had never been."""
+        self.fingerprint = ""
+        self.committed = self.next_sequence = self.cursor = 0
+        self.epochs.clear()
+        self.issued.clear()
+        self.settled.clear()
+        for stream in self.streams.values():
+            stream.clear()
+
     def put(self, stream: str, entry: _Entry) -> None:
         self.streams[stream][f"{next(iter(self.ids))}-0"] = entry
         self.changed.notify_all()
@@ -97,9 +107,19 @@ class MemoryBuffer:
             if found != fingerprint:
                 raise BufferRefused(
                     f"memory: fingerprint = {found}, this run has {fingerprint}; "
-                    "resume with the recipe that the run was started with, or choose another run id"
+                    "resume with the recipe that the run was started with, or choose another run.name"
                 )
             self._server.fingerprint = found
+
+    def forget(self, *, fingerprint: str) -> int:
+        server = self._server
+        with server.changed:
+            if not server.fingerprint:
+                return 0
+            if server.fingerprint != fingerprint:
+                raise BufferRefused(f"memory: fingerprint = {server.fingerprint}, this run has {fingerprint}; it stays")
+            server.clear()
+            return 1
 
     def raise_epoch(self, *, role: Role, epoch: int) -> None:
         with self._server.changed:

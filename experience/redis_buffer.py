@@ -55,13 +55,24 @@ class RedisBuffer:
         if found != fingerprint:
             raise BufferRefused(
                 f"{where}meta: fingerprint = {found or 'missing, beside other keys'}, this run has {fingerprint}; "
-                "resume with the recipe that the run was started with, or choose another run id"
+                "it is another run of this name, or another recipe: choose another run.name, or resume with the recipe that "
+                "the run was started with"
             )
         if schema != str(SCHEMA_VERSION):
             raise BufferRefused(
                 f"{where}meta: schema = {schema}, this headrace writes {SCHEMA_VERSION}; "
                 "finish the run with the headrace that started it, or choose another run id"
             )
+
+    def forget(self, *, fingerprint: str) -> int:
+        where = f"{self._client.url}, {self._client.prefix}"
+        count, found = self._client.run("forget", fingerprint)
+        if count < 0:
+            raise BufferRefused(
+                f"{where}meta: fingerprint = {found.decode()}, this run has {fingerprint}; "
+                "these keys are those of another run of this name, and stay"
+            )
+        return int(count)
 
     def raise_epoch(self, *, role: str, epoch: int) -> None:
         self._client.run("raise_epoch", role, epoch)

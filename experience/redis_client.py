@@ -6,22 +6,26 @@ in scripts/ says why.
 
 import hashlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from experience.buffer import BufferFull, BufferRefused, BufferUnavailable, Fenced
+from experience.config import PASSWORD_VARIABLE, ExperienceConfig
 from experience.metrics import RETRIES
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 KEYS = ("meta", "counters", "issued", "settled", "places", "alone", "failures",
         "prompts", "completions", "experience", "quarantine")  # fmt: skip
@@ -29,6 +33,8 @@ KEYS = ("meta", "counters", "issued", "settled", "places", "alone", "failures",
 
 _ANSWER_S = 10.0
 """A server silent for so long counts as gone: far above one fsync of a busy disk, far below the retry budget."""
+_PORT = 6379
+"""Where a server listens that no port was named for."""
 _FIRST_DELAY_S, _LAST_DELAY_S = 0.05, 2.0
 """Back-off between tries, doubling."""
 _PASSING_TYPES = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
@@ -40,25 +46,60 @@ _EXEMPT, _LIMITED = "#!lua flags=allow-oom\n", "#!lua\n"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Address:
-    """Where a server is, in strings that may cross process borders and appear in logs: the password stays in its file."""
+    """Where a server is, in strings that may cross process borders and appear in logs: the password stays where it is."""
 
     url: str
     """unix:///path, redis://host:port/db or rediss://host:port/db."""
     username: str = ""
     password_file: str = ""
-    """Its whole content, stripped, is the password; empty = none."""
+    """Its whole content, stripped, is the password."""
+    password_variable: str = ""
+    """Environment variable that holds the password, where no file does; empty or unset = none."""
+    ca_file: str = ""
+    """Authority that a rediss:// server's certificate must come from; empty = those of the system."""
+    certificate_file: str = ""
+    key_file: str = ""
+
+    @classmethod
+    def of(cls, config: ExperienceConfig) -> "Address":
+        """A server of the user's own."""
+        return cls(
+            url=config.url,
+            username=config.username or "",
+            password_file=config.password_file or "",
+            password_variable=PASSWORD_VARIABLE,
+            ca_file=config.ca_file or "",
+            certificate_file=config.certificate_file or "",
+            key_file=config.key_file or "",
+        )
 
     def connect(self) -> redis.Redis:
         """A thread-safe client that makes every call once: whoever calls decides about retries."""
         return redis.Redis.from_url(
             self.url,
             username=self.username or None,
-            password=Path(self.password_file).read_text().strip() if self.password_file else None,
+            password=self._password(),
             socket_connect_timeout=_ANSWER_S,
             socket_timeout=_ANSWER_S,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
+            **(self._tls() if self.url.startswith("rediss://") else {}),
         )
+
+    def _password(self) -> str | None:
+        if self.password_file:
+            return Path(self.password_file).read_text().strip()
+        return os.environ.get(self.password_variable) or None
+
+    def _tls(self) -> dict[str, Any]:
+        """The server's certificate must be valid, and name the host that was asked for."""
+        return {
+            "ssl_cert_reqs": "required",
+            "ssl_check_hostname": True,
+            "ssl_ca_certs": self.ca_file or None,
+            "ssl_certfile": self.certificate_file or None,
+            "ssl_keyfile": self.key_file or None,
+        }
 
 
 class _Script:
@@ -104,21 +145,25 @@ class RedisClient:
         retry budget)."""
         return self._retry(lambda: self._scripts[script].run(self._redis, self._keys, arguments))
 
+    def ask(self, question: Callable[[redis.Redis], T]) -> T:
+        """What the server itself answers, with the same patience. BufferRefused, BufferUnavailable."""
+        return self._retry(lambda: question(self._redis))
+
     def eviction_policy(self) -> str:
         """The server's maxmemory-policy; from INFO, which restricted users may call where CONFIG is denied."""
-        return str(self._retry(lambda: self._redis.info("memory"))["maxmemory_policy"])
+        return str(self.ask(lambda server: server.info("memory"))["maxmemory_policy"])
 
     def wait_for_entry(self, stream: str, *, after: str, timeout_s: float) -> None:
         """Return once the stream has an entry later than `after`, or after the time-out."""
         block_ms = max(1, int(timeout_s * 1000))
-        self._retry(lambda: self._redis.xread({self.prefix + stream: after}, count=1, block=block_ms))
+        self.ask(lambda server: server.xread({self.prefix + stream: after}, count=1, block=block_ms))
 
     def close(self) -> None:
         """End waits and connections; idempotent."""
         self._closed.set()
         self._redis.close()
 
-    def _retry(self, call: Any) -> Any:
+    def _retry(self, call: Callable[[], T]) -> T:
         """Repeat while the server does not answer, with back-off, until the budget is spent."""
         first_failure: float | None = None
         delay = _FIRST_DELAY_S
@@ -126,7 +171,14 @@ class RedisClient:
             try:
                 return call()
             except redis.AuthenticationError as error:
-                raise BufferRefused(f"{self.url} refuses our password: {error}; check its password file") from error  # fmt: skip
+                raise BufferRefused(
+                    f"{self.url} refuses our password: {error}; check experience.username and experience.password_file, "
+                    f"or {PASSWORD_VARIABLE}"
+                ) from error
+            except redis.exceptions.NoPermissionError as error:
+                raise BufferRefused(
+                    f"{self.url} forbids our user what a run needs: {error}; give it the rights that docs/operating.md lists"
+                ) from error
             except redis.exceptions.OutOfMemoryError as error:
                 raise BufferFull(
                     f"{self.url} is full: {error}; raise experience.memory_mib, or its maxmemory"
@@ -136,6 +188,11 @@ class RedisClient:
                     raise _translated(error) from error
                 failure: Exception = error
             except (redis.ConnectionError, redis.TimeoutError) as error:
+                if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                    raise BufferRefused(
+                        f"{self.url} shows a certificate that is not trusted: {error}; name the host as its certificate "
+                        "does, and the authority that signed it in experience.ca_file"
+                    ) from error
                 failure = error
             now = time.monotonic()
             first_failure = now if first_failure is None else first_failure
@@ -153,8 +210,12 @@ class RedisClient:
 
 def _url(client: redis.Redis) -> str:
     """Where a client connects to, for messages: without user and password."""
-    options = client.connection_pool.connection_kwargs
-    return f"unix://{options['path']}" if "path" in options else f"redis://{options['host']}:{options['port']}"
+    pool = client.connection_pool
+    if "path" in pool.connection_kwargs:
+        return f"unix://{pool.connection_kwargs['path']}"
+    scheme = "rediss" if issubclass(pool.connection_class, redis.SSLConnection) else "redis"
+    host = pool.connection_kwargs.get("host", "localhost")
+    return f"{scheme}://{host}:{pool.connection_kwargs.get('port', _PORT)}"
 
 
 def _translated(error: redis.ResponseError) -> Exception:

@@ -26,6 +26,7 @@ class RunFolder:
         self.targets = self.path / "targets.json"
         self.diagnosis = self.path / "diagnosis.json"
         self.redis = self.path / "redis"
+        self.server = self.path / "server.json"
         self.faults = self.path / "faults"
         self._lock = self.path / "driver.lock"
 

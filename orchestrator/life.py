@@ -4,6 +4,7 @@ Order matters: the lock (one driver on this machine), then the epoch (one driver
 what an earlier life left running), then the fences, and only then what the ledger says is missing.
 """
 
+import json
 import logging
 import os
 import signal
@@ -23,13 +24,13 @@ from experience.redis_buffer import RedisBuffer
 from experience.server import EmbeddedServer, ServerFailed
 from orchestrator import logs
 from orchestrator.admission import Admission
-from orchestrator.config import Recipe, fingerprint
+from orchestrator.config import Recipe
 from orchestrator.console import Console
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
 from orchestrator.prompts import PromptIssuer
 from orchestrator.run import Ending, Run, Signals
-from orchestrator.stores import LINEAGE, open_buffer, open_ledger, open_server, open_store
+from orchestrator.stores import LINEAGE, claim_name, open_buffer, open_ledger, open_server, open_store
 from orchestrator.topology import LOOPBACK, Topology, life_record, start_ray
 from weightstore.adopt import adopt_newest
 from weightstore.epochs import claim_epoch
@@ -163,8 +164,14 @@ def _metrics() -> Iterator[int]:
 
 @contextmanager
 def _server(recipe: Recipe, folder: RunFolder) -> Iterator[None]:
-    """The embedded server, started or adopted, and started again when it dies; stopped when this life ends by itself."""
+    """The embedded server, started or adopted, and started again when it dies; stopped when this life ends by itself.
+
+    A server of the user's own is left alone.
+    """
     server, ended = open_server(recipe, folder), threading.Event()
+    if server is None:
+        yield
+        return
     keeper = threading.Thread(target=_keep, args=(server, ended), name="server-keeper", daemon=True)
     try:
         server.start()
@@ -191,13 +198,30 @@ def _keep(server: EmbeddedServer, ended: threading.Event) -> None:
 @contextmanager
 def _buffer(recipe: Recipe, folder: RunFolder, epoch: int) -> Iterator[RedisBuffer]:
     buffer = open_buffer(recipe, folder, run_epoch=epoch, trainer_epoch=epoch)
+    holder, url = claim_name(recipe, folder), recipe.experience.url
     try:
-        buffer.open(fingerprint=fingerprint(recipe))
+        buffer.open(fingerprint=holder)
+        if _moved(folder, to=url):
+            buffer.forget(fingerprint=holder)
+            buffer.open(fingerprint=holder)
         buffer.raise_epoch(role="run", epoch=epoch)
         buffer.raise_epoch(role="trainer", epoch=epoch)
+        folder.write_json(folder.server, {"url": url})
         yield buffer
     finally:
         buffer.close()
+
+
+def _moved(folder: RunFolder, *, to: str) -> bool:
+    """The life before used another server. What the run left on this one in still earlier days is older than the ledger:
+    groups among it may be trained by now, and must not come back."""
+    try:
+        before = str(json.loads(folder.server.read_text())["url"])
+    except FileNotFoundError:
+        return False
+    if before != to:
+        log.warning("server changed", extra={"before": before, "now": to})
+    return before != to
 
 
 @contextmanager

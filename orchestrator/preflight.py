@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator import faults
+from orchestrator import faults, own_redis
 from orchestrator.config import Recipe
 from orchestrator.modelfolder import ModelFolder, read_model
 from orchestrator.plan import Plan, make_plan, store_folder
@@ -40,12 +40,16 @@ def check(recipe: Recipe, *, lineage: int = 0, warn: Callable[[str], None] = log
     found = _examine(recipe)
     for line in found.plan.warnings:
         warn(line)
+    own_redis.check_server(recipe, patient=True, warn=warn)  # last: it may wait, and nothing else is left to refuse
     return PromptIssuer(recipe, source=found.source, stop_token_ids=found.model.stop_token_ids, lineage=lineage)
 
 
 def plan(recipe: Recipe) -> Plan:
     """The same checks, then what the run amounts to."""
-    return _examine(recipe).plan
+    found = _examine(recipe).plan
+    more: list[str] = []
+    own_redis.check_server(recipe, patient=False, warn=more.append)
+    return replace(found, warnings=(*found.warnings, *more))
 
 
 def check_sft(recipe: Recipe) -> None:
@@ -89,6 +93,7 @@ def _examine(recipe: Recipe) -> _Findings:
         problems.lines.append(
             "experience.url = memory: the processes of a run cannot share a buffer in memory; set experience.url=embedded"
         )
+    problems.lines += own_redis.file_problems(recipe)
     problems.lines += _reward_problems(recipe)
     problems.lines += _folder_problems(recipe)
     problems.lines += _fault_problems()

@@ -6,6 +6,7 @@ the default of run.root) to the current directory. A loaded recipe holds absolut
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,10 +20,15 @@ from orchestrator.config import Recipe
 from orchestrator.nearest import nearest_key
 from orchestrator.rules import violations
 
-PATH_KEYS = ("run.root", "model.path", "data.path", "sft.base", "sft.path", "scoring.reference.path", "store.url")
+PATH_KEYS = (
+    "run.root", "model.path", "data.path", "sft.base", "sft.path", "scoring.reference.path", "store.url",
+    "experience.password_file", "experience.ca_file", "experience.certificate_file", "experience.key_file",
+)  # fmt: skip
 """Keys that name a file or a folder. A value with :// in it is an address and stays as it is."""
 
 
+_SECRET = re.compile(r"://[^/\s]*@")
+"""User and password of an address, which is refused and must not be repeated."""
 _SHOWN_CHARACTERS = 300
 """Of a value that is refused."""
 
@@ -170,6 +176,7 @@ def _infinite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 def _line(field: str, value: Any, reason: str, remedy: str) -> str:
     plain = isinstance(value, str) and value.isprintable() and value
     shown = value if plain else json.dumps(value, default=str)
+    shown = _SECRET.sub("://…@", shown)
     if len(shown) > _SHOWN_CHARACTERS:
         shown = f"{shown[:_SHOWN_CHARACTERS]}…"
     named = field if field.isprintable() else json.dumps(field)

@@ -61,6 +61,35 @@ def _capacity_holds_the_window(pacing: PacingConfig, experience: ExperienceConfi
         )
 
 
+def _connection_fits_the_server(experience: ExperienceConfig) -> Iterator[str]:
+    """Settings that the kind of server would pass over in silence."""
+    url = experience.url
+    of_its_own = {name: getattr(experience, name) for name in ("username", "password_file")}
+    of_tls = {name: getattr(experience, name) for name in ("ca_file", "certificate_file", "key_file")}
+    if not experience.external:
+        for name, value in (of_its_own | of_tls).items():
+            if value is not None:
+                yield f"experience.{name} = {value}: a server of the run's own ({url}) has none; set experience.{name}=null"
+        return
+    if not url.startswith("rediss://"):
+        for name, value in of_tls.items():
+            if value is not None:
+                yield f"experience.{name} = {value}: {url} is not encrypted; write rediss:// or set experience.{name}=null"
+    for one, other in (("certificate_file", "key_file"), ("key_file", "certificate_file")):
+        if of_tls[one] is not None and of_tls[other] is None:
+            yield f"experience.{one} = {of_tls[one]}: of no use without its counterpart; set experience.{other} as well"
+    if experience.memory_mib is not None:
+        yield (
+            f"experience.memory_mib = {experience.memory_mib}: limits the embedded server alone; "
+            "set experience.memory_mib=null, and maxmemory on the server"
+        )
+    if experience.fsync != "always":
+        yield (
+            f"experience.fsync = {experience.fsync}: is a setting of the embedded server; "
+            "set experience.fsync=always, and appendfsync on the server"
+        )
+
+
 def _training_samples_untruncated(generation: GenerationConfig) -> Iterator[str]:
     reason = "truncated sampling gives the log-probs of another policy than the one trained"
     if generation.top_p != 1:
@@ -159,6 +188,7 @@ RULES: tuple[Callable[..., Iterator[str]], ...] = (
     _unequal_dtypes_need_a_correction,
     _publishing_keeps_up,
     _capacity_holds_the_window,
+    _connection_fits_the_server,
     _training_samples_untruncated,
     _grpo_compares_samples,
     _kl_is_measurable,

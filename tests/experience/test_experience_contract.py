@@ -326,7 +326,7 @@ def test_open_refuses_another_fingerprint_and_touches_nothing(backend):
     buffer = backend.opened()
     issue(buffer, 1)
     backend.connect(0, 0).open(fingerprint="f")
-    with pytest.raises(BufferRefused, match=r"fingerprint = f, this run has g; .* another run id"):
+    with pytest.raises(BufferRefused, match=r"fingerprint = f, this run has g; .* another run.name"):
         backend.connect(2, 2).open(fingerprint="g")
     assert buffer.snapshot().live == 1
 
@@ -371,3 +371,23 @@ def test_a_server_that_knows_no_epoch_refuses(backend, write):
     stray = Lease(stage="prompts", entry_id="1-0", sequence=0, worker="w", deliveries=1, data=b"")
     with pytest.raises(Fenced, match="not set"):
         call(buffer, stray)
+
+
+# -- removing ----------------------------------------------------------------------------------------------------------
+def test_forgetting_leaves_nothing_and_refuses_whoever_still_writes(backend, buffer):
+    arrive(buffer, 2)
+    issue(buffer, 2, first=2)
+    (held, _) = lease(buffer)
+    with pytest.raises(BufferRefused, match="fingerprint = f, this run has g"):
+        buffer.forget(fingerprint="g")
+    assert buffer.snapshot().live == 4
+    assert buffer.forget(fingerprint="f") > 0
+    assert buffer.forget(fingerprint="f") == 0
+    snapshot = buffer.snapshot()
+    assert (snapshot.live, snapshot.next_sequence, snapshot.cursor, depths(buffer)) == (0, 0, 0, (0, 0, 0, 0))
+    assert (buffer.unsettled(), buffer.settled(), buffer.present()) == ([], [], set())
+    with pytest.raises(Fenced, match="not set"):
+        buffer.advance([(held, b"c")])
+    anew = backend.opened()
+    issue(anew, 1)
+    assert anew.snapshot().live == 1

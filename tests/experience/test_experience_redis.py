@@ -156,7 +156,7 @@ def test_refusals_name_key_value_and_remedy(server):
     client.hset("headrace:{r}:meta", "schema", "0")
     refused(r"headrace:\{r\}:meta: schema = 0, this headrace writes 1; finish the run")
     client.hset("headrace:{r}:meta", "fingerprint", "x")
-    refused(r"headrace:\{r\}:meta: fingerprint = x, this run has f; resume with")
+    refused(r"headrace:\{r\}:meta: fingerprint = x, this run has f; it is another run of this name")
     client.xadd("headrace:{s}:prompts", {"not": "ours"})
     refused("fingerprint = missing, beside other keys", run_id="s")
     client.config_set("maxmemory-policy", "allkeys-lru")

@@ -16,6 +16,7 @@ MAY_CHANGE = {
     "training__checkpoint": {"interval_steps": 7, "keep": 9},
     "training__ranks": 2,
     "experience__lease_s": 3.0,
+    "experience__url": "redis://another:6379/1",
 }
 MAY_NOT = {
     "run__seed": 1,
@@ -29,7 +30,6 @@ MAY_NOT = {
     "training__algorithm": {"scale_by_std": False},
     "training__micro_batch_tokens": 4096,
     "pacing__max_staleness": 3,
-    "experience__url": "memory",
     "store__shard_bytes": 100,
 }
 
