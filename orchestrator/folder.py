@@ -3,10 +3,24 @@
 import fcntl
 import json
 import os
+import shlex
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from orchestrator.disk import append_whole, is_full
+from weightstore.blobs import StoreError, reported
+
+LIVING = ("starting", "running")
+"""States of a run whose driver lives, or died without a word."""
+
+_LAST_SIGN_S, _LOOK_S = 10.0, 0.25
+"""How long to watch for a sign of life from another host: a driver writes its status every second once Ray has started."""
+_RESERVE_BYTES = 128 * 1024
+"""Twice a status.json of many workers, and some blocks for its folder entry."""
 
 
 class RunAlive(ValueError):
@@ -28,14 +42,23 @@ class RunFolder:
         self.redis = self.path / "redis"
         self.server = self.path / "server.json"
         self.faults = self.path / "faults"
+        self._reserve = self.path / "reserve"
         self._lock = self.path / "driver.lock"
 
     @property
     def run_id(self) -> str:
         return self.path.name
 
+    @property
+    def quoted(self) -> str:
+        """The path as a shell takes it, for remedies that people copy."""
+        return shlex.quote(str(self.path))
+
     def create(self) -> None:
-        self.logs.mkdir(parents=True, exist_ok=True)
+        with reported("write", self.path):
+            self.logs.mkdir(parents=True, exist_ok=True)
+            if not self._reserve.exists():
+                self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))  # which no filesystem compresses
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -53,34 +76,86 @@ class RunFolder:
                 if pid is not None:  # None: somebody only looked at the lock, which takes microseconds
                     raise RunAlive(
                         f"run {self.path} is still alive (driver process {pid}); "
-                        f"remedy: wait for it, or `headrace stop {self.path}`"
+                        f"remedy: wait for it, or `headrace stop {self.quoted}`"
                     )
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            self._refuse_driver_elsewhere()
+            with reported("write", self._lock):
+                file.truncate(0)
+                file.write(f"{os.getpid()} {socket.gethostname()}")
+                file.flush()
             yield
 
     def driver_pid(self) -> int | None:
         """Process id of the living driver, None when there is none; 0 = it took the lock and has not yet said who it is."""
         try:
             with self._lock.open("r") as file:
-                return None if _try_lock(file, fcntl.LOCK_SH) else int(file.read() or 0)
+                return None if _try_lock(file, fcntl.LOCK_SH) else int(file.read().partition(" ")[0] or 0)
         except FileNotFoundError:
             return None
+
+    def other_host(self) -> str:
+        """The host of the last driver where that is not this one, "" else: its lock may not reach us (localflock, say)."""
+        try:
+            host = self._lock.read_text().partition(" ")[2]
+        except FileNotFoundError:
+            return ""
+        return host if host != socket.gethostname() else ""
+
+    def _refuse_driver_elsewhere(self) -> None:
+        """RunAlive while a driver on another host writes its status: seen by its change, since clocks may differ."""
+        host = self.other_host()
+        if not host or not self._says_it_lives():
+            return
+        first, deadline = self.status.read_bytes(), time.monotonic() + _LAST_SIGN_S
+        while time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
+            if self.status.read_bytes() != first and self._says_it_lives():
+                raise RunAlive(
+                    f"run {self.path} is still alive on host {host}, whose lock does not reach this one; "
+                    f"remedy: `headrace stop` it there"
+                )
+
+    def _says_it_lives(self) -> bool:
+        try:
+            return self.read_status().get("state") in LIVING
+        except ValueError:
+            return False
 
     def write(self, path: Path, text: str) -> None:
         """Replace a small file whole, so that neither a reader nor a later life ever sees half of it."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with reported("write", path):
+            try:
+                temporary.write_text(text)
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+
+    def append(self, path: Path, line: str) -> None:
+        """Add a line whole, or nothing. StoreError: no room for it, say."""
+        with reported("write", path), path.open("ab", buffering=0) as file:
+            append_whole(file, line.encode() + b"\n")
+
+    def write_last(self, content: Mapping[str, Any]) -> None:
+        """status.json's last word of a life, on a full disk too: with the room that `create` has set aside."""
         try:
-            temporary.write_text(text)
-            temporary.replace(path)
-        except OSError as error:
-            raise OSError(
-                f"cannot write {path}: {error.strerror}; free space there, or make the folder writable"
-            ) from error
+            self.write_json(self.status, content)
+        except StoreError as error:
+            if not is_full(error):
+                raise
+            self._reserve.unlink(missing_ok=True)
+            self.write_json(self.status, content)
 
     def write_json(self, path: Path, content: Mapping[str, Any] | list[Any]) -> None:
         self.write(path, json.dumps(content, indent=1) + "\n")
+
+    def written_bytes(self) -> int:
+        """By all lives so far, as the last one said; 0 where it left nothing readable."""
+        try:
+            return int(self.read_status().get("written_bytes", 0))
+        except (ValueError, TypeError):
+            return 0
 
     def read_status(self) -> dict[str, Any]:
         try:
@@ -94,6 +169,12 @@ class RunFolder:
         if not isinstance(content, dict):
             raise ValueError(f"{self.status}: is no JSON object; remedy: delete it, the next life writes it")
         return content
+
+
+def state_of(content: Mapping[str, Any], *, alive: bool) -> str:
+    """What a status says, unless its driver could not say it any more. `new`: it never came to run."""
+    state = str(content.get("state", "new"))
+    return "dead" if state in LIVING and not alive else state
 
 
 def _try_lock(file: IO[str], how: int) -> bool:

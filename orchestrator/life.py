@@ -50,6 +50,7 @@ def live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Co
     logs.configure(folder.logs, worker="driver")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # before the loop asks for a clean stop, end like Ctrl-C
     status = {"run": folder.run_id, "state": "starting", "cause": "", "steps": recipe.run.steps, "pid": os.getpid()}
+    status["written_bytes"] = folder.written_bytes()
     folder.write_json(folder.status, status)  # what an earlier life said ends here
     try:
         return _live(recipe, folder, issuer=issuer, console=console)
@@ -67,8 +68,8 @@ def _end_early(folder: RunFolder, state: str, cause: str) -> None:
     if status["state"] not in ("starting", "running"):
         return
     try:
-        folder.write_json(folder.status, status | {"state": state, "cause": cause})
-    except OSError:  # a full disk, say: the console and the log have the cause
+        folder.write_last(status | {"state": state, "cause": cause})
+    except OSError:  # the console and the log have the cause
         log.warning("the cause could not be written", extra={"cause": cause})
 
 

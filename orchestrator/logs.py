@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from orchestrator.disk import append_whole
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -31,15 +33,33 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class _WholeLines(logging.Handler):
+    """Appends to a file; a line that it cannot write is left out whole."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = path.open("ab", buffering=0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            append_whole(self._file, self.format(record).encode() + b"\n")
+        except Exception:  # as logging's own handlers do
+            self.handleError(record)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
 def configure(folder: Path, *, worker: str, level: int = logging.INFO) -> Path:
     """Send this process's log to `<folder>/<worker>.jsonl` (appended: a worker's later lives follow its earlier ones)."""
     path = folder / f"{worker}.jsonl"
-    handler = logging.FileHandler(path)
+    handler = _WholeLines(path)
     handler.setFormatter(JsonLines(worker=worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    logging.raiseExceptions = False  # a full disk would print a traceback for every line that it refuses
+    logging.raiseExceptions = False  # a full disk refuses lines: no reason to end, nor for a traceback each
     return path
 
 

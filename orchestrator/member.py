@@ -9,7 +9,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from orchestrator import disk
 from orchestrator.actors import Host
+from orchestrator.errors import RunFailed
 from orchestrator.sections import SuperviseConfig
 
 BEAT_INTERVAL_S = 1.0
@@ -18,20 +20,30 @@ BEAT_INTERVAL_S = 1.0
 
 def cause_of(error: BaseException) -> str:
     """One line for people: the error behind Ray's wrapping, without its traceback."""
-    inner = error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
+    inner = _inner(error)
     if isinstance(inner, RayActorError):
         return "its process died"
     lines = str(inner).strip().splitlines()
     return f"{type(inner).__name__}: {lines[0] if lines else 'no message'}"
 
 
+def _inner(error: BaseException) -> BaseException:
+    return error.cause if isinstance(error, RayTaskError) and error.cause is not None else error
+
+
 def outcome(ref: Any) -> tuple[bool, Any, str | None]:
-    """(finished, value, cause of failure) of a remote call, without waiting."""
+    """(finished, value, cause of failure) of a remote call, without waiting.
+
+    RunFailed: it met a full disk, which is the death of nobody: whoever is started in its place would meet it again.
+    """
     if not ray.wait([ref], timeout=0)[0]:
         return False, None, None
     try:
         return True, ray.get(ref), None
     except (RayError, OSError) as error:
+        inner = _inner(error)
+        if disk.is_full(inner):
+            raise RunFailed(str(inner)) from error
         return True, None, cause_of(error)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Recipe
+from orchestrator.disk import size
 from orchestrator.modelfolder import ModelFolder, count_parameters
 from orchestrator.prompts import PromptSource
 from train_cluster.config import HISTORY_STEPS
@@ -48,6 +49,8 @@ class Plan:
     """One batch in the ledger."""
     max_disk_bytes: int
     """Everything that the run keeps at the same time."""
+    max_written_bytes: int
+    """Of all versions, checkpoints and batches of the whole run, kept or not."""
     memory_bytes: Mapping[str, int]
     """By process, without activations."""
     warnings: tuple[str, ...] = ()
@@ -57,7 +60,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         processes = ", ".join(f"{count} {name}" for name, count in self.processes.items())
-        memory = ", ".join(f"{name} {_size(size)}" for name, size in self.memory_bytes.items())
+        memory = ", ".join(f"{name} {size(count)}" for name, count in self.memory_bytes.items())
         return [
             f"run        {self.run}: {self.steps} steps in {self.folder}",
             f"model      {self.model_kind}, {self.parameters:,} parameters, context {self.context_tokens} tokens: {self.model}",
@@ -67,10 +70,14 @@ class Plan:
             f"in flight  at most {self.groups_in_flight} groups, staleness at most {self.max_staleness} steps",
             f"processes  {processes}",
             f"memory     about, without activations: {memory}",
-            f"disk       at most {_size(self.max_disk_bytes)}: version {_size(self.version_bytes)}, checkpoint "
-            f"{_size(self.checkpoint_bytes)}, batch {_size(self.max_batch_bytes)}",
+            f"disk       at most {size(self.max_disk_bytes)} at a time, {size(self.max_written_bytes)} written in all: version "
+            f"{size(self.version_bytes)}, checkpoint {size(self.checkpoint_bytes)}, batch {size(self.max_batch_bytes)}",
             *(f"warning    {line}" for line in self.warnings),
         ]
+
+    def writes(self) -> str:
+        """The one line that a run begins with."""
+        return f"disk: at most {size(self.max_disk_bytes)} at a time in {self.folder}, {size(self.max_written_bytes)} written in all"
 
 
 def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
@@ -111,6 +118,7 @@ def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
         version_bytes=version,
         checkpoint_bytes=checkpoint,
         max_batch_bytes=batch,
+        max_written_bytes=_written_bytes(recipe, version=version, checkpoint=checkpoint, batch=batch),
         max_disk_bytes=_disk_bytes(recipe, version=version, checkpoint=checkpoint, batch=batch),
         memory_bytes=_memory_bytes(recipe, parameters),
     )
@@ -130,6 +138,15 @@ def _disk_bytes(recipe: Recipe, *, version: int, checkpoint: int, batch: int) ->
     return versions * version + cuts * checkpoint + batches * batch
 
 
+def _written_bytes(recipe: Recipe, *, version: int, checkpoint: int, batch: int) -> int:
+    """Cuts by time are not foreseen; a group is in the server's append-only file as a completion and with its scores,
+    then in the ledger."""
+    steps = recipe.run.steps
+    cuts = 2 + steps // recipe.training.checkpoint.interval_steps  # the first and the last beside those at intervals
+    versions = 1 + -(-steps // recipe.pacing.publish_interval_batches)
+    return versions * version + cuts * checkpoint + 3 * steps * batch
+
+
 def _memory_bytes(recipe: Recipe, parameters: int) -> dict[str, int]:
     training, engine = recipe.training, recipe.generation.engine
     weight = DTYPE_BYTES[training.dtype]
@@ -141,11 +158,3 @@ def _memory_bytes(recipe: Recipe, parameters: int) -> dict[str, int]:
         "trainer": parameters * ((MASTER_BYTES + 4) / training.ranks + weight),
     }
     return {name: int(size + PROCESS_BYTES[name]) for name, size in state.items()}
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

@@ -5,14 +5,12 @@ Nothing is written. Whatever is wrong is refused at once, one line `field = valu
 
 import logging
 import os
-import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from orchestrator import faults, own_redis
+from orchestrator import disk, faults, own_redis
 from orchestrator.config import Recipe
 from orchestrator.modelfolder import ModelFolder, read_model
 from orchestrator.plan import Plan, make_plan, store_folder
@@ -35,9 +33,18 @@ class _Findings:
     plan: Plan
 
 
-def check(recipe: Recipe, *, lineage: int = 0, warn: Callable[[str], None] = log.warning) -> PromptIssuer:
-    """Raise RecipeError with all problems, or give what issues the run's prompts; each warning goes to `warn`."""
+def check(
+    recipe: Recipe,
+    *,
+    lineage: int = 0,
+    warn: Callable[[str], None] = log.warning,
+    tell: Callable[[str], None] = log.info,
+) -> PromptIssuer:
+    """Raise RecipeError with all problems, or give what issues the run's prompts; each warning goes to `warn`, what the
+    run will write to `tell`.
+    """
     found = _examine(recipe)
+    tell(found.plan.writes())
     for line in found.plan.warnings:
         warn(line)
     own_redis.check_server(recipe, patient=True, warn=warn)  # last: it may wait, and nothing else is left to refuse
@@ -208,22 +215,16 @@ def _model_warnings(recipe: Recipe, model: ModelFolder, source: PromptSource) ->
 def _disk_warnings(recipe: Recipe, plan: Plan) -> list[str]:
     """One warning at most; RecipeError when the run cannot fit. What an earlier life wrote counts as free: it is reused."""
     folder = store_folder(recipe)
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(existing).free + _bytes_below(folder)
+    free_in_root = disk.free_bytes(Path(recipe.run.root))
+    free = disk.free_bytes(folder) + disk.bytes_below(folder)
     key = "store.url" if recipe.store.url else "run.root"
     where = f"{key} = {recipe.store.url or recipe.run.root}"
     facts = f"the run may keep {plan.max_disk_bytes / 1e9:.2f} GB there at a time and {free / 1e9:.2f} GB are free"
-    if plan.max_disk_bytes > free:
+    needed = plan.max_disk_bytes + disk.LOW_BYTES  # below which it would stop
+    if needed > free:
         raise RecipeError([f"{where}: {facts}; free some, name another disk, or lower training.checkpoint.keep"])
-    if plan.max_disk_bytes > FULL_SHARE * free:
+    if free_in_root < disk.LOW_BYTES:
+        raise RecipeError([f"run.root = {recipe.run.root}: only {free_in_root / 1e9:.2f} GB are free there; free some"])
+    if needed > FULL_SHARE * free:
         return [f"{where}: {facts}; lower training.checkpoint.keep if others write there too"]
     return []
-
-
-def _bytes_below(folder: Path) -> int:
-    count = 0
-    for at, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):  # a run that lives deletes what it keeps no longer
-                count += os.lstat(os.path.join(at, name)).st_size
-    return count

@@ -1,9 +1,10 @@
 """What a run says of itself while it lives: status.json, metrics.jsonl, scrape targets, a line or a bar on the console."""
 
 import json
+import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,8 @@ from orchestrator.supervise import Supervisor
 from orchestrator.topology import LOOPBACK
 from orchestrator.trainer import Trainer
 
+log = logging.getLogger(__name__)
+
 INTERVAL_S = 1.0
 """Between two writes of status.json: what people perceive as live."""
 
@@ -24,6 +27,7 @@ class Reporter:
     def __init__(self, folder: RunFolder, recipe: Recipe, *, epoch: int, console: Console, port: int) -> None:
         self._folder, self._recipe, self._epoch, self._console = folder, recipe, epoch, console
         self._started = time.time()
+        self._written_before = int(folder.read_status().get("written_bytes", 0))
         self._written_at = -INTERVAL_S
         self._last_step: dict[str, Any] = {}
         self._status: dict[str, Any] = {"run": recipe.run.name, "epoch": epoch, "steps": recipe.run.steps}
@@ -35,8 +39,7 @@ class Reporter:
         """One line in metrics.jsonl a step, replayed steps after a restart included (they carry the same numbers)."""
         self._last_step = dict(report)
         line = {"time": _now(), "elapsed_s": round(time.time() - self._started, 3), "epoch": self._epoch, **report}
-        with self._folder.metrics.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        self._tell(lambda: self._folder.append(self._folder.metrics, json.dumps(line)))
         self._console.stepped(report, steps=self._recipe.run.steps)
 
     def tick(self, now: float, snapshot: Snapshot, trainer: Trainer, supervisor: Supervisor) -> None:
@@ -54,14 +57,19 @@ class Reporter:
             "restarts": {"trainer": trainer.restarts, "workers": supervisor.restarts},
             "workers": {member.name: member.status for member in members},
         }
-        self._write()
-        self._write_targets({member.name: member.status.get("port") for member in members})
+        self._tell(lambda: self._folder.write_json(self._folder.status, self._status | {"updated": _now()}))
+        self._tell(lambda: self._write_targets({member.name: member.status.get("port") for member in members}))
         self._console.waiting(self._status)
 
     def ended(self, state: str, trainer: Trainer, *, cause: str = "") -> None:
         """The last word: completed, stopped or failed, with the one-line cause."""
         self._status |= self._progress(trainer) | {"state": state, "cause": cause, "workers": {}}
-        self._write()
+        try:
+            self._folder.write_last(self._status | {"updated": _now()})
+        except OSError as error:
+            if state != "failed":
+                raise
+            log.warning("the cause could not be written", extra={"cause": cause, "error": str(error)})
 
     def _progress(self, trainer: Trainer) -> dict[str, Any]:
         return {
@@ -70,11 +78,16 @@ class Reporter:
             "published": trainer.published,
             "saved": trainer.saved,
             "trainer": trainer.doing(),
+            "written_bytes": self._written_before + trainer.written_bytes,
             "last_step": self._last_step,
         }
 
-    def _write(self) -> None:
-        self._folder.write_json(self._folder.status, self._status | {"updated": _now()})
+    def _tell(self, write: Callable[[], None]) -> None:
+        """What people read ends no training: where it cannot be written they read an older one."""
+        try:
+            write()
+        except OSError as error:
+            log.warning("report not written", extra={"error": str(error)})
 
     def _write_targets(self, ports: Mapping[str, Any]) -> None:
         """Prometheus file service discovery: one entry a process."""

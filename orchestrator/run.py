@@ -18,13 +18,15 @@ from orchestrator import metrics
 from orchestrator.admission import Admission
 from orchestrator.config import Recipe
 from orchestrator.console import Console
+from orchestrator.disk import LowWater
+from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
 from orchestrator.report import Reporter
 from orchestrator.supervise import Kind, Supervisor
 from orchestrator.topology import Topology
 from orchestrator.trainer import Trainer
 from orchestrator.watchdog import PoisonBrake, Watchdog
-from weightstore.blobs import BlobStore
+from weightstore.blobs import BlobStore, FileBlobStore
 from weightstore.manifest import WeightVersion
 from weightstore.publish import record_newest
 
@@ -57,8 +59,12 @@ class Run:
     ) -> None:
         self._recipe, self._store, self._buffer = recipe, store, buffer
         self._admission, self._lineage, self._epoch = admission, lineage, epoch
+        self._low_water = LowWater([folder.path, *([store.root] if isinstance(store, FileBlobStore) else [])])
+        self._shortage = ""
+        """Why the run stops though nobody asked for it."""
         self._stop = threading.Event()
         self._tick = threading.Event()
+        self._console = console
         self._reporter = Reporter(folder, recipe, epoch=epoch, console=console, port=metrics_port)
         counts: dict[Kind, int] = {"gen": recipe.generation.workers, "score": recipe.scoring.workers}
         self._supervisor = Supervisor(recipe.supervise, counts=counts, spawn=topology.worker)
@@ -80,6 +86,7 @@ class Run:
             self._trainer.tick(now)
             self._supervisor.tick(now)
             snapshot = self._buffer.snapshot()
+            self._mind_the_disk(now)
             if not self._stop.is_set():
                 self._admission.admit(snapshot, published=self._trainer.published)
             self._reporter.tick(now, snapshot, self._trainer, self._supervisor)
@@ -88,6 +95,8 @@ class Run:
             if self._trainer.finished:
                 return "completed"
             if self._stop.is_set() and (self._trainer.settled or not self._trainer.started):
+                if self._shortage:
+                    raise RunFailed(self._shortage)
                 return "stopped"
             self._wait()
 
@@ -96,6 +105,13 @@ class Run:
         log.info("stop requested")
         self._stop.set()
         self._trainer.final = True
+
+    def _mind_the_disk(self, now: float) -> None:
+        """While there is room to finish the step and to say why, rather than in the middle of a write."""
+        if not self._stop.is_set() and (cause := self._low_water.low(now)):
+            self._shortage = cause
+            self._console.say(f"stopping: {cause}")
+            self.request_stop()
 
     def close(self) -> None:
         """End all processes of this life: their state is in the stores."""

@@ -50,6 +50,8 @@ class Trainer:
         self.final = False
         """Set by the run: after the step in hand publish, checkpoint, and begin nothing new."""
         self._failures = self._furthest = 0
+        self.written_bytes = 0
+        """Of the versions, checkpoints and batches of this life."""
         self._start_at = 0.0
         self._forget()
 
@@ -213,13 +215,16 @@ class Trainer:
 
     def _composed(self, answer: Mapping[str, Any]) -> None:
         self.committed = max(self.committed, int(answer["number"]))
+        self.written_bytes += answer.get("bytes", 0)
 
     def _wrote(self, answer: Mapping[str, Any]) -> None:
         self.published = int(answer["number"])
+        self.written_bytes += answer.get("bytes", 0)
         self._on_published(answer)
 
     def _cut(self, answer: Mapping[str, Any]) -> None:
         self.saved = int(answer["step"])
+        self.written_bytes += answer.get("bytes", 0)
         self._pruning = self.ranks[0].actor.wait.remote("prune")
 
     def _pruned(self, answer: Mapping[str, Any]) -> None:

@@ -101,6 +101,8 @@ class TrainerRank:
                 reached=reached,
             )
         )
+        self._background: tuple[Callable[[], None], ...] = ()
+        """Raise what was left half done."""
         self._step = 0
         self._torn = False
         """True inside a step, and for good after one that failed: the weights are those of no step."""
@@ -180,6 +182,7 @@ class TrainerRank:
             deadline_s=WRITE_DEADLINE_S,
         )
         self._resources.callback(self._writer.close)
+        self._background = (self._publisher.check, self._writer.check)
 
     def _resume(self, cut: checkpoint.Cut) -> None:
         if cut.config_hash != self._config_hash:
@@ -297,6 +300,9 @@ class TrainerRank:
         )
 
     def status(self) -> dict[str, Any]:
+        """Raises what failed in the background: a rank that is asked for nothing more would keep it to itself."""
+        for check in self._background:
+            check()
         return {"step": self._step, "doing": self._doing, **self._fine_tuning}
 
     def close(self) -> None:
@@ -307,8 +313,8 @@ class TrainerRank:
 
     def _check(self, number: int | None = None) -> None:
         """Raise what failed in the background, and refuse to copy what is not the whole of step `number`."""
-        self._publisher.check()
-        self._writer.check()
+        for check in self._background:
+            check()
         if self._torn:
             raise ValueError(f"step {self._step + 1} failed half-way: start the ranks anew from a checkpoint")
         if number is not None and number != self._step:

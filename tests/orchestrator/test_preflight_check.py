@@ -1,6 +1,7 @@
 """What preflight refuses, on real folders; nothing of it may touch the disk."""
 
 import json
+import os
 import shutil
 import struct
 from collections import namedtuple
@@ -11,6 +12,7 @@ from orchestrator_folders import sections, write_model, write_rows
 
 from orchestrator import preflight
 from orchestrator.config import Recipe
+from orchestrator.disk import LOW_BYTES
 from orchestrator.modelfolder import count_parameters, read_model
 from orchestrator.recipe import RecipeError
 
@@ -292,7 +294,7 @@ def test_all_problems_come_at_once(recipe, tmp_path):
 
 
 def test_a_disk_that_is_too_small_refuses_and_a_tight_one_warns(recipe, tmp_path, monkeypatch):
-    need = preflight.plan(recipe()).max_disk_bytes
+    need = preflight.plan(recipe()).max_disk_bytes + LOW_BYTES
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, need - 1))
     (line,) = lines_of(recipe())
     assert_line(line, f"run.root = {tmp_path / 'runs'}", "are free", "training.checkpoint.keep")
@@ -300,7 +302,8 @@ def test_a_disk_that_is_too_small_refuses_and_a_tight_one_warns(recipe, tmp_path
     assert any("are free" in line for line in preflight.plan(recipe()).warnings)
     # What an earlier life of the run wrote is room that it has already.
     (tmp_path / "runs" / "trial").mkdir(parents=True)
-    (tmp_path / "runs" / "trial" / "old").write_bytes(bytes(need))
+    with (tmp_path / "runs" / "trial" / "old").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, need)
     assert preflight.plan(recipe()).warnings == ()
 
 
