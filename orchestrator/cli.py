@@ -34,7 +34,11 @@ Overrides = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output instead of text.")]
 
 
-def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+runs_app = typer.Typer(help="List and remove runs.", no_args_is_help=True)
+app.add_typer(runs_app, name="runs")
+
+
+def command(name: str, *, group: typer.Typer = app) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command whose errors reach the user as one line each, never as a traceback."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -59,7 +63,7 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 line = f"internal error: {type(error).__name__}: {error} (HEADRACE_DEBUG=1 shows where)"
                 _fail(line, code=1)
 
-        return app.command(name)(run)
+        return group.command(name)(run)
 
     return register
 
@@ -116,11 +120,12 @@ def status(run: RunPath, as_json: Json = False) -> None:
 def stop(
     run: RunPath,
     now: Annotated[bool, typer.Option("--now", help="Kill it at once; `resume` trains the lost step again.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Return once it has ended.")] = False,
 ) -> None:
     """Ask a run to finish its step, checkpoint and end."""
     from orchestrator import commands
 
-    commands.stop(run, now=now)
+    commands.stop(run, now=now, wait=wait)
 
 
 @command("audit")
@@ -149,6 +154,47 @@ def export(
     from orchestrator import commands
 
     commands.export(run, out, as_json=as_json)
+
+
+@command("ls", group=runs_app)
+def list_runs(
+    roots: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[ROOT]...", help="Folders that hold runs, or runs; ./runs if none is named."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list on standard output instead of a table.")] = False,
+) -> None:
+    """What runs there are, what they do and what they hold on disk."""
+    from orchestrator import commands
+
+    commands.list_runs(roots or [], as_json=as_json)
+
+
+@command("rm", group=runs_app)
+def remove_runs(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Runs' folders, or their names below ./runs.")
+    ] = None,
+    state: Annotated[str, typer.Option(metavar="STATE", help="Only those in this state: completed, failed, …")] = "",
+    older_than: Annotated[str, typer.Option(metavar="AGE", help="Only those not active for 90m, 12h, 7d, 2w.")] = "",
+    root: Annotated[Path, typer.Option(metavar="ROOT", help="Where to look if no RUN is named.")] = Path("runs"),
+    leave_server: Annotated[
+        bool, typer.Option("--leave-server", help="Leave their groups on a Redis of your own, which is gone, say.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Remove runs with all that they hold; one that is alive is refused."""
+    from orchestrator import commands
+
+    commands.remove_runs(
+        runs or [], root=root, state=state, older_than=older_than, yes=yes, leave_server=leave_server, ask=_confirmed
+    )
+
+
+def _confirmed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        raise ValueError("runs rm: nobody to ask on this input; remedy: --yes removes what is listed above")
+    return bool(typer.confirm(question))
 
 
 def main() -> None:

@@ -2,16 +2,18 @@
 
 import json
 import os
+import select
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestrator import recipe as recipes
 from orchestrator.config import Recipe, resume_violations
-from orchestrator.console import Console
-from orchestrator.folder import RunFolder
+from orchestrator.console import Console, show_table
+from orchestrator.disk import bytes_below, size
+from orchestrator.folder import LIVING, RunFolder, state_of
 from orchestrator.inputs import same_inputs
 
 
@@ -24,6 +26,8 @@ def run(path: Path, overrides: list[str], *, as_json: bool) -> None:
 
 def resume(path: Path, overrides: list[str], *, as_json: bool) -> None:
     folder = find(path)
+    if folder.read_status().get("state") == "removing":
+        raise ValueError(f"RUN = {folder.path}: is half removed; remedy: `headrace runs rm {folder.quoted}` ends it")
     old = recipes.load(folder.recipe)
     new = recipes.load(folder.recipe, [*overrides, f"run.root={folder.path.parent}"])
     lines = resume_violations(old, new)
@@ -41,7 +45,7 @@ def _refuse_second(folder: RunFolder) -> None:
     if folder.recipe.exists():
         raise ValueError(
             f"run.name = {folder.run_id}: {folder.path} holds a run already; "
-            f"remedy: `headrace resume {folder.path}`, or another run.name"
+            f"remedy: `headrace resume {folder.quoted}`, or another run.name"
         )
 
 
@@ -49,7 +53,10 @@ def _live(recipe: Recipe, folder: RunFolder, *, fresh: bool, as_json: bool) -> N
     from orchestrator import preflight
 
     # Printed, not logged: there is no log before the run is ours.
-    issuer = preflight.check(recipe, warn=lambda line: print(f"headrace: warning: {line}", file=sys.stderr))
+    writes: list[str] = []
+    issuer = preflight.check(
+        recipe, warn=lambda line: print(f"headrace: warning: {line}", file=sys.stderr), tell=writes.append
+    )
     with folder.locked():
         if fresh:  # again, since another may have begun it while we looked at the inputs
             _refuse_second(folder)
@@ -59,10 +66,11 @@ def _live(recipe: Recipe, folder: RunFolder, *, fresh: bool, as_json: bool) -> N
         from orchestrator.life import live  # Ray and the stores, only once nothing is left to refuse
 
         with Console(quiet=as_json) as console:
-            console.say(f"run {folder.run_id}: {folder.path}")
+            for line in (f"run {folder.run_id}: {folder.path}", *writes):
+                console.say(line)
             ending = live(recipe, folder, issuer=issuer, console=console)
     status = folder.read_status()
-    remedy = "" if ending == "completed" else f"; `headrace resume {folder.path}` goes on"
+    remedy = "" if ending == "completed" else f"; `headrace resume {folder.quoted}` goes on"
     _emit(status, as_json=as_json, text=f"{ending} at step {status['step']} of {status['steps']}{remedy}")
 
 
@@ -79,10 +87,27 @@ def status(path: Path, *, as_json: bool) -> None:
     folder = find(path)
     content = folder.read_status()
     if not content:
-        raise ValueError(f"{folder.path}: the run has not started; remedy: `headrace resume {folder.path}`")
-    if content["state"] in ("starting", "running") and folder.driver_pid() is None:
-        content |= {"state": "dead", "cause": "its driver was killed; `headrace resume` goes on"}
+        raise ValueError(f"{folder.path}: the run has not started; remedy: `headrace resume {folder.quoted}`")
+    if content["state"] in LIVING and folder.driver_pid() is None:
+        content |= _without_driver(folder, content)
+    content["disk_bytes"] = bytes_below(folder.path)
+    content |= _elsewhere(folder)
     _emit(content, as_json=as_json, text="\n".join(_status_lines(content)))
+
+
+def _without_driver(folder: RunFolder, content: Mapping[str, Any]) -> dict[str, Any]:
+    if host := folder.other_host():
+        last = content.get("updated", "its start")
+        return {"cause": f"if host {host} is alive, which its lock does not tell here; last word: {last}"}
+    return {"state": "dead", "cause": f"its driver was killed; `headrace resume {folder.quoted}` goes on"}
+
+
+def _elsewhere(folder: RunFolder) -> dict[str, Any]:
+    """Where the blobs are that are not in the run's folder; nothing of them where the recipe cannot be read."""
+    from orchestrator.runs import store_of
+
+    where, count = store_of(folder)
+    return ({"store": where} | ({} if count is None else {"store_bytes": count})) if where else {}
 
 
 def _status_lines(content: Mapping[str, Any]) -> list[str]:
@@ -94,6 +119,7 @@ def _status_lines(content: Mapping[str, Any]) -> list[str]:
             f"version {content['published']} published, step {content['saved']} saved, epoch {content['epoch']}"
         )
         lines.append(f"trainer: {content['trainer']}")
+    lines.append(_disk_line(content))
     if "live" in content:
         lines.append(f"live groups {content['live']}, streams {content['streams']}, restarts {content['restarts']}")
     for name, worker in content.get("workers", {}).items():
@@ -104,13 +130,30 @@ def _status_lines(content: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def stop(path: Path, *, now: bool) -> None:
+def _disk_line(content: Mapping[str, Any]) -> str:
+    parts = [f"{size(content['disk_bytes'])} in its folder"]
+    if "store" in content:
+        parts.append(" ".join([size(content["store_bytes"])] * ("store_bytes" in content) + [f"in {content['store']}"]))
+    if "written_bytes" in content:
+        parts.append(f"{size(content['written_bytes'])} of versions, checkpoints and batches written so far")
+    return f"disk: {', '.join(parts)}"
+
+
+def stop(path: Path, *, now: bool, wait: bool) -> None:
     folder = find(path)
     pid = folder.driver_pid()
     if not pid:  # to signal process 0 is to signal the whole group of this one
         raise ValueError(f"{folder.path}: no driver is running here; nothing to stop")
-    os.kill(pid, signal.SIGKILL if now else signal.SIGTERM)
-    print(f"{'killed' if now else 'asked to stop'}: driver process {pid}; `headrace resume {folder.path}` goes on")
+    try:
+        handle = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGKILL if now else signal.SIGTERM)
+    except ProcessLookupError:
+        raise ValueError(f"{folder.path}: its driver has just ended; nothing to stop") from None
+    print(f"{'killed' if now else 'asked to stop'}: driver process {pid}; `headrace resume {folder.quoted}` goes on")
+    if wait:
+        select.select([handle], [], [])  # readable once the process has ended; the driver has its own deadlines
+        end = folder.read_status()
+        print(f"{state_of(end, alive=False)} at step {end.get('step', 0)} of {end.get('steps', 0)}")
 
 
 def audit(path: Path, *, as_json: bool) -> None:
@@ -154,6 +197,52 @@ def export(path: Path, out: Path, *, as_json: bool) -> None:
     folder = find(path)
     answer = write(recipes.load(folder.recipe), folder, out)
     _emit(answer, as_json=as_json, text=f"wrote {out}: version {answer['version']}, digest {answer['digest']}")
+
+
+def list_runs(roots: list[Path], *, as_json: bool) -> None:
+    from orchestrator import runs as listing
+
+    found = listing.list_runs(roots or [Path("runs")])
+    if as_json:
+        print(json.dumps([run.as_dict() for run in found], indent=1))
+    else:
+        show_table(listing.table(found))
+
+
+def remove_runs(
+    paths: list[Path],
+    *,
+    root: Path,
+    state: str,
+    older_than: str,
+    yes: bool,
+    leave_server: bool,
+    ask: Callable[[str], bool],
+) -> None:
+    """`ask` a person, unless `yes`. ValueError: nothing to choose by, or one of the runs lives; then none is removed."""
+    from orchestrator import removal
+    from orchestrator import runs as listing
+
+    if state and state not in listing.STATES:
+        raise ValueError(f"--state = {state}: there is no such state; name one of {', '.join(listing.STATES)}")
+    chosen = removal.Filter(state=state, older_than=removal.parse_age(older_than) if older_than else None)
+    if not paths and chosen == removal.Filter():
+        raise ValueError("runs rm: name a RUN, or choose with --state or --older-than")
+    if paths:
+        doomed = [path for path in map(removal.find_removable, paths) if removal.passes(chosen, path)]
+    else:
+        doomed = [Path(run.path) for run in listing.list_runs([root]) if chosen(run)]
+    doomed = list(dict.fromkeys(doomed))
+    for line in map(removal.describe, doomed):
+        print(line)
+    if not doomed:
+        print("no run to remove")
+    elif yes or ask(f"remove {len(doomed)} run{'s' * (len(doomed) > 1)} for good?"):
+        for path in doomed:
+            removal.remove(path, leave_server=leave_server)
+            print(f"removed {path}")
+    else:
+        raise SystemExit(1)
 
 
 def find(path: Path) -> RunFolder:

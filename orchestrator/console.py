@@ -1,10 +1,12 @@
 """What a person sees while a run goes on: a bar on a terminal, plain lines anywhere else, nothing with --json."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console as RichConsole
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 
 class Console:
@@ -61,6 +63,20 @@ class Console:
                 self._progress.update(self._task, total=status["steps"], note=note)
             else:
                 self.say(note)
+
+
+def show_table(rows: Sequence[Sequence[str]]) -> None:
+    """The first row is the header. On a terminal a table of its width, for a pipe plain columns, one line a row."""
+    output = RichConsole(highlight=False)
+    if output.is_terminal:
+        table = Table(*rows[0], box=None, pad_edge=False)
+        for row in rows[1:]:
+            table.add_row(*map(escape, row))
+        output.print(table)
+    else:
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        for row in rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def summary(report: Mapping[str, Any]) -> str:

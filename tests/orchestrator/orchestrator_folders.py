@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator import recipe as recipes
+from orchestrator import yamlfile
+from orchestrator.folder import RunFolder
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz ."
 CHAT_TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 
@@ -72,3 +76,18 @@ def sections(**changes: Any) -> dict[str, Any]:
             node = node.setdefault(parent, {})
         node[leaf] = value
     return recipe
+
+
+def a_run(folder: Path, name: str, *, state: str = "stopped", store: Path | None = None, **status: Any) -> RunFolder:
+    """`runs/<name>` below `folder` as a driver leaves it, with `state` "" before it wrote a status; it lived here."""
+    changes = {"store__url": str(store)} if store else {}
+    (folder / "recipes").mkdir(parents=True, exist_ok=True)
+    recipe = folder / "recipes" / f"{name}.yaml"
+    recipe.write_text(yamlfile.render(sections(run__name=name, run__root=str(folder / "runs"), **changes)))
+    run = RunFolder(folder / "runs" / name)
+    with run.locked():
+        run.create()
+        run.write(run.recipe, recipes.dump(recipes.load(recipe)))
+        if state:
+            run.write_json(run.status, {"run": name, "state": state} | status)
+    return run

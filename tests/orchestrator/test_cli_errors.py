@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from orchestrator_folders import sections, write_rows
 
-from orchestrator import cli, yamlfile
+from orchestrator import cli, disk, yamlfile
 from orchestrator import recipe as recipes
 from orchestrator.folder import RunFolder
 
@@ -48,7 +48,7 @@ MISTAKES = [
     ("resume nope", "RUN = nope: no run there and none at runs/nope", "name a run's folder"),
     ("resume trial training.optimizer.learning_rate=1e-3", "training.optimizer.learning_rate = 0.001: this run was started with", "or start another run"),
     ("stop trial", "runs/trial: no driver is running here", "nothing to stop"),
-    ("audit trial", "runs/trial: no batch was committed yet", "nothing to audit"),
+    ("audit trial", "runs/trial/ledger: no batch was committed yet", "nothing to audit"),
     ("export trial out", "OUT = out: exists already", "name a folder that does not"),
 ]  # fmt: skip
 """Tried with the real command; those below through its `main`, which takes milliseconds."""
@@ -122,12 +122,11 @@ def test_a_replay_of_a_run_that_published_nothing_is_refused(workplace):
 
 
 def test_an_error_of_ours_is_one_line_too(workplace):
-    (workplace / "runs/trial/ledger/0").mkdir(parents=True)
-    (workplace / "runs/trial/ledger/0/00000001.batch").mkdir()
-    done = headrace("audit", "trial", cwd=workplace)
+    (workplace / "runs/trial/status.json").write_text('{"state": "completed", "step": 1}')
+    done = headrace("status", "trial", cwd=workplace)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("headrace: internal error: IsADirectoryError: ")
+    assert done.stderr.startswith("headrace: internal error: KeyError: ")
     assert "HEADRACE_DEBUG=1" in done.stderr
 
 
@@ -137,11 +136,13 @@ def test_status_tells_a_killed_driver_from_a_living_one(workplace):
     assert json.loads(headrace("status", "trial", "--json", cwd=workplace).stdout) == {
         "run": "trial",
         "state": "dead",
-        "cause": "its driver was killed; `headrace resume` goes on",
+        "cause": f"its driver was killed; `headrace resume {folder.path}` goes on",
+        "disk_bytes": disk.bytes_below(folder.path),
     }
     with folder.locked():
         done = headrace("status", "runs/trial", cwd=workplace)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "trial  running\n", "")
+    used = disk.size(disk.bytes_below(folder.path))
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"trial  running\ndisk: {used} in its folder\n", "")
 
 
 HOLDER = """
