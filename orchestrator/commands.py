@@ -51,12 +51,14 @@ def _refuse_second(folder: RunFolder) -> None:
 
 def _live(recipe: Recipe, folder: RunFolder, *, fresh: bool, as_json: bool) -> None:
     from orchestrator import preflight
+    from orchestrator.stores import check_store
 
     # Printed, not logged: there is no log before the run is ours.
     writes: list[str] = []
     issuer = preflight.check(
         recipe, warn=lambda line: print(f"headrace: warning: {line}", file=sys.stderr), tell=writes.append
     )
+    check_store(recipe, folder)
     with folder.locked():
         if fresh:  # again, since another may have begun it while we looked at the inputs
             _refuse_second(folder)

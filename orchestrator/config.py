@@ -80,6 +80,8 @@ RESUMABLE_KEYS: Mapping[str, str] = {
     "experience.alone_limit": "what was quarantined is recorded in the ledger",
     "experience.retry_s": "patience only",
     "store.fetch_threads": "speed only",
+    "store.retry_s": "patience only",
+    "store.scratch": "where files pass through, not what is in them",
 }
 """Key, or section with all below it -> why it may change at a resume. All other keys make the fingerprint."""
 

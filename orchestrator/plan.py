@@ -70,14 +70,18 @@ class Plan:
             f"in flight  at most {self.groups_in_flight} groups, staleness at most {self.max_staleness} steps",
             f"processes  {processes}",
             f"memory     about, without activations: {memory}",
-            f"disk       at most {size(self.max_disk_bytes)} at a time, {size(self.max_written_bytes)} written in all: version "
+            f"{self._medium:<9}  at most {size(self.max_disk_bytes)} at a time, {size(self.max_written_bytes)} written in all: version "
             f"{size(self.version_bytes)}, checkpoint {size(self.checkpoint_bytes)}, batch {size(self.max_batch_bytes)}",
             *(f"warning    {line}" for line in self.warnings),
         ]
 
+    @property
+    def _medium(self) -> str:
+        return "bucket" if "://" in self.folder else "disk"
+
     def writes(self) -> str:
         """The one line that a run begins with."""
-        return f"disk: at most {size(self.max_disk_bytes)} at a time in {self.folder}, {size(self.max_written_bytes)} written in all"
+        return f"{self._medium}: at most {size(self.max_disk_bytes)} at a time in {self.folder}, {size(self.max_written_bytes)} written in all"
 
 
 def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
@@ -91,7 +95,7 @@ def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
     batch = tokens * TOKEN_BYTES + pacing.batch_groups * source.longest_tokens * 2 * 4
     return Plan(
         run=recipe.run.name,
-        folder=str(store_folder(recipe)),
+        folder=f"{recipe.store.url}/{recipe.run.name}" if recipe.store.in_bucket else str(store_folder(recipe)),
         steps=recipe.run.steps,
         model=str(model.path),
         model_kind=model.kind,
@@ -125,7 +129,7 @@ def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
 
 
 def store_folder(recipe: Recipe) -> Path:
-    """Where the run's blobs go."""
+    """Where the run's blobs go, unless into a bucket."""
     return Path(recipe.store.url or recipe.run.root) / recipe.run.name
 
 

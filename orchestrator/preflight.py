@@ -175,7 +175,10 @@ def _reward_problems(recipe: Recipe) -> list[str]:
 def _folder_problems(recipe: Recipe) -> list[str]:
     """Whether the folders that the run writes to can be made."""
     problems = []
-    for key, value in (("run.root", recipe.run.root), ("store.url", recipe.store.url)):
+    folders = {"run.root": recipe.run.root, "store.scratch": recipe.store.scratch}
+    if not recipe.store.in_bucket:
+        folders["store.url"] = recipe.store.url
+    for key, value in folders.items():
         if value is not None and "://" in value:
             problems.append(f"{key} = {value}: an address, and only folders can be written to; name a folder")
         elif value is not None:
@@ -214,8 +217,13 @@ def _model_warnings(recipe: Recipe, model: ModelFolder, source: PromptSource) ->
 
 def _disk_warnings(recipe: Recipe, plan: Plan) -> list[str]:
     """One warning at most; RecipeError when the run cannot fit. What an earlier life wrote counts as free: it is reused."""
-    folder = store_folder(recipe)
     free_in_root = disk.free_bytes(Path(recipe.run.root))
+    low = f"run.root = {recipe.run.root}: only {free_in_root / 1e9:.2f} GB are free there; free some"
+    if recipe.store.in_bucket:
+        if free_in_root < disk.LOW_BYTES:
+            raise RecipeError([low])
+        return []
+    folder = store_folder(recipe)
     free = disk.free_bytes(folder) + disk.bytes_below(folder)
     key = "store.url" if recipe.store.url else "run.root"
     where = f"{key} = {recipe.store.url or recipe.run.root}"
@@ -224,7 +232,7 @@ def _disk_warnings(recipe: Recipe, plan: Plan) -> list[str]:
     if needed > free:
         raise RecipeError([f"{where}: {facts}; free some, name another disk, or lower training.checkpoint.keep"])
     if free_in_root < disk.LOW_BYTES:
-        raise RecipeError([f"run.root = {recipe.run.root}: only {free_in_root / 1e9:.2f} GB are free there; free some"])
+        raise RecipeError([low])
     if needed > FULL_SHARE * free:
         return [f"{where}: {facts}; lower training.checkpoint.keep if others write there too"]
     return []

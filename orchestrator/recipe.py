@@ -22,6 +22,7 @@ from orchestrator.rules import violations
 
 PATH_KEYS = (
     "run.root", "model.path", "data.path", "sft.base", "sft.path", "scoring.reference.path", "store.url",
+    "store.scratch",
     "experience.password_file", "experience.ca_file", "experience.certificate_file", "experience.key_file",
 )  # fmt: skip
 """Keys that name a file or a folder. A value with :// in it is an address and stays as it is."""

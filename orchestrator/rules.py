@@ -13,6 +13,7 @@ from gen_cluster.config import GenerationConfig
 from orchestrator.sections import DataConfig, ModelConfig, SuperviseConfig
 from score_cluster.config import ScoringConfig
 from train_cluster.config import SftConfig, TrainingConfig
+from weightstore.config import StoreConfig
 
 
 def violations(sections: Mapping[str, Any]) -> list[str]:
@@ -183,6 +184,14 @@ def _watchdog_outlasts_a_group(generation: GenerationConfig, supervise: "Supervi
         )
 
 
+def _watchdog_outlasts_the_store(store: StoreConfig, supervise: "SuperviseConfig") -> Iterator[str]:
+    if store.in_bucket and supervise.stall_s <= store.retry_s:
+        yield (
+            f"store.retry_s = {store.retry_s}: the watchdog ends the run after supervise.stall_s = {supervise.stall_s} s "
+            f"without progress, before the store counts as gone; set store.retry_s={supervise.stall_s / 2:g} or less"
+        )
+
+
 RULES: tuple[Callable[..., Iterator[str]], ...] = (
     _staleness_needs_a_correction,
     _unequal_dtypes_need_a_correction,
@@ -199,4 +208,5 @@ RULES: tuple[Callable[..., Iterator[str]], ...] = (
     _system_prompt_is_used,
     _reward_names_differ,
     _watchdog_outlasts_a_group,
+    _watchdog_outlasts_the_store,
 )

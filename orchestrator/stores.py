@@ -9,16 +9,46 @@ from experience.redis_client import Address
 from experience.server import EmbeddedServer
 from orchestrator.config import Recipe, fingerprint
 from orchestrator.folder import RunFolder
-from weightstore.blobs import FileBlobStore
+from weightstore.address import parse_address
+from weightstore.blobs import BlobStore, FileBlobStore, StoreError
+from weightstore.config import StoreConfig
+from weightstore.s3 import S3BlobStore
 
 _IDENTITY = "identity"
 LINEAGE = 0
 """The only line of history until runs can branch."""
 
+FIRST_LOOK_S = 10.0
+"""For a store that does not answer before anything has begun: a start is soon repeated, and the address may be wrong."""
 
-def open_store(recipe: Recipe, folder: RunFolder) -> FileBlobStore:
+
+def open_store(recipe: Recipe, folder: RunFolder) -> BlobStore:
     """Weights, checkpoints, ledger and epochs of this run."""
-    return FileBlobStore(Path(recipe.store.url) / folder.run_id if recipe.store.url else folder.path)
+    config = recipe.store
+    if config.in_bucket:
+        return _open_bucket(config, folder, retry_s=config.retry_s)
+    return FileBlobStore(Path(config.url) / folder.run_id if config.url else folder.path)
+
+
+def check_store(recipe: Recipe, folder: RunFolder) -> None:
+    """Before a life writes anything: that a bucket is there, open to us, and commits. ValueError: one line says what not."""
+    config = recipe.store
+    if not config.in_bucket:
+        return
+    try:
+        _open_bucket(config, folder, retry_s=min(config.retry_s, FIRST_LOOK_S)).prove_conditional_puts()
+    except (StoreError, ValueError) as error:
+        raise ValueError(f"store.url = {config.url}: {error}") from error
+
+
+def _open_bucket(config: StoreConfig, folder: RunFolder, *, retry_s: float) -> S3BlobStore:
+    assert config.url is not None
+    return S3BlobStore(
+        parse_address(config.url).below(folder.run_id),
+        threads=config.fetch_threads,
+        retry_s=retry_s,
+        scratch_folder=Path(config.scratch) if config.scratch else None,
+    )
 
 
 def open_ledger(recipe: Recipe, folder: RunFolder) -> Ledger:

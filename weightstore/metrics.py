@@ -14,4 +14,7 @@ NEWEST_VERSION = Gauge("headrace_weights_newest_version", "Number of the newest 
 FETCH_SECONDS = Histogram("headrace_weights_fetch_seconds", "Reading and verifying one version", buckets=SECONDS)
 FETCHED_BYTES = Counter("headrace_weights_fetched_bytes_total", "Bytes of blobs read and verified")
 CORRUPT_VERSIONS = Counter("headrace_weights_corrupt_versions_total", "Fetches refused for a wrong size or hash")
+RETRIED_REQUESTS = Counter(
+    "headrace_store_retried_requests_total", "Requests to an object store that failed and were sent again", ["action"]
+)
 DELETED_VERSIONS = Counter("headrace_weights_deleted_versions_total", "Versions that retention deleted")

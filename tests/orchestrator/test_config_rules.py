@@ -85,6 +85,12 @@ BROKEN = [
         "more than once",
         "a name of its own",
     ),
+    (
+        {"store__url": "s3://bucket/x", "store__retry_s": 900.0, "supervise__stall_s": 900.0},
+        "store.retry_s = 900.0: ",
+        "supervise.stall_s = 900.0 s",
+        "store.retry_s=450",
+    ),
     ({"supervise__stall_s": 64.0}, "supervise.stall_s = 64.0: ", "= 64.0 s", "supervise.stall_s=128"),
 ]
 
@@ -99,6 +105,7 @@ FINE = [
     {"generation__engine": {"max_model_tokens": 21}, "data__max_prompt_tokens": 13},
     {"data__system_prompt": "Be kind.", "data__chat_template": True},
     {"supervise__stall_s": 64.1},
+    {"store__retry_s": 900.0, "supervise__stall_s": 900.0},
 ]
 
 

@@ -313,10 +313,22 @@ def test_a_place_that_cannot_be_a_folder(recipe, tmp_path):
     for key, place, reason in (
         ("run.root", file / "runs", f"{file} is no folder"),
         ("store.url", file, f"{file} is no folder"),
-        ("store.url", "s3://bucket/x", "only folders"),
+        ("store.scratch", file, f"{file} is no folder"),
+        ("run.root", "s3://bucket/x", "only folders"),
     ):
         (line,) = lines_of(recipe(**{key.replace(".", "__"): str(place)}))
         assert_line(line, f"{key} = {place}", reason, "name a")
+
+
+def test_a_bucket_is_planned_for_and_its_disk_is_none_of_ours(recipe, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, 10**9))
+    bucket = recipe(store__url="s3://bucket/deep/place", pacing__max_staleness=4)
+    plan = preflight.plan(bucket)
+    assert plan.folder == f"s3://bucket/deep/place/{bucket.run.name}"
+    assert plan.writes().startswith("bucket: at most")
+    assert plan.max_disk_bytes == preflight.plan(recipe(pacing__max_staleness=4)).max_disk_bytes
+    monkeypatch.setattr(preflight, "store_folder", None)
+    assert preflight.plan(bucket).warnings == ()
 
 
 def test_a_fault_that_cannot_be_read(recipe, monkeypatch):

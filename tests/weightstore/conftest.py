@@ -5,16 +5,23 @@ from typing import Any
 import pytest
 import torch
 
+from weightstore.address import parse_address
 from weightstore.blobs import BlobStore, FileBlobStore
 from weightstore.fetch import StoreWeightSource
 from weightstore.manifest import Manifest, WeightVersion
 from weightstore.publish import commit, plan_shards, write_shard
+from weightstore.s3 import S3BlobStore
+
+RETRY_S = 30.0
 
 
-@pytest.fixture(params=["file"])
+@pytest.fixture(params=["file", "s3"])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], BlobStore]:
     """Opens the same store again, as another process would; one parameter per implementation."""
-    return {"file": lambda: FileBlobStore(tmp_path / "store")}[request.param]
+    if request.param == "file":
+        return lambda: FileBlobStore(tmp_path / "store")
+    address = parse_address(request.getfixturevalue("s3_url"))
+    return lambda: S3BlobStore(address, threads=2, retry_s=RETRY_S, scratch_folder=tmp_path / "scratch")
 
 
 @pytest.fixture
