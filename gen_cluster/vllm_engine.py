@@ -14,6 +14,8 @@ from gen_cluster.engine import EngineLost, Finished, WeightsRefused
 from weightstore.fetch import CorruptVersion, FetchedVersion
 from weightstore.manifest import WeightVersion
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 ENVIRONMENT: Mapping[str, str] = {
@@ -43,6 +45,7 @@ class VllmEngine:
         import torch  # after the environment is set
 
         _load_vllm()
+        logger.info("vllm imported")
         torch.set_num_threads(config.threads)
         self._vllm = _start(config, model_path)
         self._config = config

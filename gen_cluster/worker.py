@@ -222,6 +222,8 @@ class GenerationWorker:
         for group, moved in zip(groups, self._buffer.advance(outputs), strict=True):
             assert group.started_at is not None
             metrics.GROUP_SECONDS.observe(now - group.started_at)
+            if moved and not self._groups_done:
+                logger.info("first group generated", extra={"sequence": group.prompt.sequence})
             self._groups_done += moved
             self._forget(group, result="done" if moved else "lost")
 

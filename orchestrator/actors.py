@@ -17,6 +17,7 @@ import prometheus_client
 import ray
 
 from orchestrator import logs
+from orchestrator.imports import collector_off, resolve
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class Host:
         os.environ["OMP_NUM_THREADS"] = str(spec["threads"])  # read once, when torch is first imported
         folder = Path(spec["folder"])
         logs.configure(folder / "logs", worker=spec["name"])
+        log.info("process up", extra={"pid": os.getpid()})
         self._stacks = (folder / "logs" / f"{spec['name']}.stacks").open("a")
         faulthandler.register(signal.SIGUSR1, file=self._stacks, all_threads=True)
         server, _ = prometheus_client.start_http_server(0, addr=spec["metrics_host"])
@@ -40,9 +42,9 @@ class Host:
 
     @ray.method(concurrency_group="work")
     def setup(self) -> dict[str, Any]:
-        from orchestrator.build import build  # heavy: the worker's libraries, loaded after the environment is set
-
-        self._worker = self._watched(build, self._spec)
+        with collector_off():  # heavy: the worker's libraries, loaded after the environment is set
+            self._worker = self._watched(resolve(self._spec["builder"]), self._spec)
+        log.info("built")
         answer = self._watched(self._worker.setup, **self._spec["setup"])
         self._state = "running"
         log.info("ready", extra={"answer": answer})

@@ -56,6 +56,8 @@ def _generation(parts: _Parts) -> Any:
 
 
 def _scoring(parts: _Parts) -> Any:
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # here, where the collector is off  # noqa: F401
+
     from score_cluster.worker import ScoringWorker
 
     recipe = parts.recipe

@@ -51,13 +51,15 @@ def _refuse_second(folder: RunFolder) -> None:
 
 def _live(recipe: Recipe, folder: RunFolder, *, fresh: bool, as_json: bool) -> None:
     from orchestrator import preflight
+    from orchestrator.imports import collector_off
     from orchestrator.stores import check_store
 
-    # Printed, not logged: there is no log before the run is ours.
     writes: list[str] = []
-    issuer = preflight.check(
-        recipe, warn=lambda line: print(f"headrace: warning: {line}", file=sys.stderr), tell=writes.append
-    )
+    with collector_off():
+        # Printed, not logged: there is no log before the run is ours.
+        issuer = preflight.check(
+            recipe, warn=lambda line: print(f"headrace: warning: {line}", file=sys.stderr), tell=writes.append
+        )
     check_store(recipe, folder)
     with folder.locked():
         if fresh:  # again, since another may have begun it while we looked at the inputs
@@ -65,7 +67,8 @@ def _live(recipe: Recipe, folder: RunFolder, *, fresh: bool, as_json: bool) -> N
         folder.create()
         same_inputs(folder, recipe, prompts_digest=issuer.source_digest)
         folder.write(folder.recipe, recipes.dump(recipe))
-        from orchestrator.life import live  # Ray and the stores, only once nothing is left to refuse
+        with collector_off():
+            from orchestrator.life import live  # Ray and the stores, only once nothing is left to refuse
 
         with Console(quiet=as_json) as console:
             for line in (f"run {folder.run_id}: {folder.path}", *writes):

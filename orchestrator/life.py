@@ -31,7 +31,7 @@ from orchestrator.folder import RunFolder
 from orchestrator.prompts import PromptIssuer
 from orchestrator.run import Ending, Run, Signals
 from orchestrator.stores import LINEAGE, claim_name, open_buffer, open_ledger, open_server, open_store
-from orchestrator.topology import LOOPBACK, Topology, life_record, start_ray
+from orchestrator.topology import BUILDER, LOOPBACK, Topology, life_record, start_ray
 from weightstore.adopt import adopt_newest
 from weightstore.epochs import claim_epoch
 
@@ -45,15 +45,20 @@ OUTSIDE = (OSError, Fenced, ServerFailed)
 so in its one line, so it is a cause and no internal error."""
 
 
-def live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Console) -> Ending:
-    """Drive the run until it is completed or stopped. RunFailed: it cannot go on (and can be resumed all the same)."""
+def live(
+    recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Console, builder: str = BUILDER
+) -> Ending:
+    """Drive the run until it is completed or stopped. RunFailed: it cannot go on (and can be resumed all the same).
+
+    `builder`: see Topology.
+    """
     logs.configure(folder.logs, worker="driver")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # before the loop asks for a clean stop, end like Ctrl-C
     status = {"run": folder.run_id, "state": "starting", "cause": "", "steps": recipe.run.steps, "pid": os.getpid()}
     status["written_bytes"] = folder.written_bytes()
     folder.write_json(folder.status, status)  # what an earlier life said ends here
     try:
-        return _live(recipe, folder, issuer=issuer, console=console)
+        return _live(recipe, folder, issuer=issuer, console=console, builder=builder)
     except OUTSIDE as error:
         _end_early(folder, "failed", str(error))
         raise RunFailed(str(error)) from error
@@ -73,7 +78,7 @@ def _end_early(folder: RunFolder, state: str, cause: str) -> None:
         log.warning("the cause could not be written", extra={"cause": cause})
 
 
-def _live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Console) -> Ending:
+def _live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Console, builder: str) -> Ending:
     store, ledger = open_store(recipe, folder), open_ledger(recipe, folder)
     epoch = claim_epoch(store, kind="orchestrator", life=life_record(recipe))
     log.info("life begins", extra={"epoch": epoch, "run": folder.run_id})
@@ -82,7 +87,7 @@ def _live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: C
         newest = adopt_newest(store, lineage=LINEAGE, run_epoch=epoch, threads=recipe.store.fetch_threads)
         published = newest.number if newest else -1
         committed = recover(buffer, ledger, admission)
-        topology = Topology(recipe, folder, store=store, epoch=epoch, buffer=buffer)
+        topology = Topology(recipe, folder, store=store, epoch=epoch, buffer=buffer, builder=builder)
         run = Run(
             recipe,
             folder,
@@ -227,7 +232,8 @@ def _moved(folder: RunFolder, *, to: str) -> bool:
 
 @contextmanager
 def _ray(recipe: Recipe) -> Iterator[None]:
-    start_ray(recipe)
+    start_ray(recipe, processes=recipe.generation.workers + recipe.scoring.workers + recipe.training.ranks)
+    log.info("ray started")
     try:
         yield
     finally:

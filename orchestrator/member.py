@@ -1,6 +1,7 @@
 """One hosted worker as the driver sees it: is it ready, is it alive, what did it last say of itself?"""
 
 import contextlib
+import logging
 import os
 import signal
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from orchestrator import disk
 from orchestrator.actors import Host
 from orchestrator.errors import RunFailed
 from orchestrator.sections import SuperviseConfig
+
+log = logging.getLogger(__name__)
 
 BEAT_INTERVAL_S = 1.0
 """Ten beats fit the default heartbeat deadline, so one slow answer is no death."""
@@ -63,6 +66,7 @@ class Member:
         self._beat: Any = None
         self.actor: Any = Host.options(num_gpus=gpus).remote(dict(spec))  # type: ignore[attr-defined]
         self.setup_call = self.actor.setup.remote()
+        log.info("process asked for", extra={"member": self.name})
 
     @property
     def ready(self) -> bool:

@@ -32,7 +32,7 @@ class RankCrew:
 
     def __enter__(self) -> "RankCrew":
         store = open_store(self._recipe, self._folder)
-        start_ray(self._recipe)
+        start_ray(self._recipe, processes=self._recipe.training.ranks)
         topology = Topology(
             self._recipe, self._folder, store=store, epoch=newest_epoch(store), buffer=None, rank_setup=self._setup
         )

@@ -83,8 +83,8 @@ class Run:
         """Until the last step is trained, published and saved, or a stop was asked for. RunFailed: cannot go on."""
         while True:
             now = time.monotonic()
+            self._supervisor.tick(now)  # first: engines take longest to start
             self._trainer.tick(now)
-            self._supervisor.tick(now)
             snapshot = self._buffer.snapshot()
             self._mind_the_disk(now)
             if not self._stop.is_set():

@@ -16,16 +16,18 @@ from experience.buffer import ExperienceBuffer
 from orchestrator.config import Recipe
 from orchestrator.folder import RunFolder
 from orchestrator.member import Member
+from orchestrator.spare_ray import spare
 from weightstore.blobs import BlobStore
 from weightstore.epochs import claim_epoch
 
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+BUILDER = "orchestrator.build:build"
 _RECORDED_PACKAGES = ("headrace", "torch", "deepspeed", "transformers", "ray", "redis", "safetensors", "numpy")
 
 
-def start_ray(recipe: Recipe) -> None:
+def start_ray(recipe: Recipe, *, processes: int) -> None:
     """A Ray of this run's own, for control messages only: no dashboard, no usage reports, the smallest object store."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ[ray_constants.RAY_WORKER_NICENESS] = (
@@ -36,9 +38,10 @@ def start_ray(recipe: Recipe) -> None:
     # Ray reports deaths on standard output, which belongs to results; supervision tells of them in its own words.
     ray_worker.print_to_stdstream = lambda data, ignore_prefix: log.info("ray", extra={"lines": data["lines"]})
     logging.getLogger("ray").setLevel(logging.ERROR)
+    spare()
     ray.init(
         address="local",
-        num_cpus=1,  # actors ask for none; a larger number only starts idle processes
+        num_cpus=processes,  # actors ask for none; Ray starts so many processes at once, and before they are asked for
         include_dashboard=False,
         log_to_driver=False,
         configure_logging=False,
@@ -73,7 +76,8 @@ def free_port() -> int:
 class Topology:
     """Makes the processes of one life of a run.
 
-    `buffer` is None in a replay and in supervised fine-tuning; `rank_setup` are the arguments of the ranks' setup.
+    `buffer` is None in a replay and in supervised fine-tuning; `rank_setup` are the arguments of the ranks' setup;
+    `builder`, as `module:function`, makes a process's worker from its spec: benchmarks put in stand-ins.
     """
 
     def __init__(
@@ -85,10 +89,12 @@ class Topology:
         epoch: int,
         buffer: ExperienceBuffer | None,
         rank_setup: Mapping[str, Any] | None = None,
+        builder: str = BUILDER,
     ) -> None:
         self._recipe, self._folder, self._store = recipe, folder, store
         self._run_epoch = self._trainer_epoch = epoch
         self._buffer, self._rank_setup = buffer, dict(rank_setup or {})
+        self._builder = builder
         self._gpus = float(ray.cluster_resources().get("GPU", 0))
 
     def worker(self, kind: str, index: int, life: int, now: float) -> Member:
@@ -117,6 +123,7 @@ class Topology:
 
     def _spec(self, kind: str, name: str, threads: int) -> dict[str, Any]:
         return {
+            "builder": self._builder,
             "kind": kind,
             "name": name,
             "threads": threads,

@@ -145,6 +145,8 @@ class ScoringWorker:
         self._count([record for (_, record), ours in zip(outputs, done, strict=True) if ours])
 
     def _count(self, records: Sequence[ScoredGroup]) -> None:
+        if records and not self._status["groups"]:
+            logger.info("first groups scored", extra={"groups": len(records)})
         self._status["groups"] += len(records)
         metrics.GROUPS.inc(len(records))
         metrics.SAMPLES.inc(sum(len(record.scores) for record in records))

@@ -128,7 +128,9 @@ class TrainerRank:
         if fine_tune:
             self._resources.close()
             return {"step": 0}
+        logger.info("group joined")
         self._build()
+        logger.info("engine built")
         cut = agree_on_cut(self._store, self._lineage, self._engine, step=cut_step)
         if cut is not None:
             self._resume(cut)
@@ -216,7 +218,9 @@ class TrainerRank:
         if record is None:
             raise ValueError(f"batch {number} is not in the ledger: it was not committed, or has been pruned")
         self._doing, self._torn = f"train {number}", True
+        began = time.monotonic()
         report = self._learner.step(record)
+        logger.info("step trained", extra={"step": number, "seconds": time.monotonic() - began})
         self._step, self._torn, self._doing = number, False, "idle"
         self._cursors = {"prompts": record.cursor}
         if self._rank == 0:
