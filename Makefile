@@ -5,13 +5,16 @@ PYTEST := $(BIN)/python -m pytest
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-smollm2 check lint test faults clean
+.PHONY: help install test-servers demo demo-smollm2 check lint test faults clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## create .venv and install the pinned CPU stack (under 3 minutes; repeats are instant)
 	@requirements/install
+
+test-servers: install ## Redis 7.0 for the tests, from this machine's packages, into .venv (no root; seconds)
+	@requirements/install test-servers
 
 demo: install ## SFT, then RL on the three clusters: a tiny policy learns to reverse words (5 minutes)
 	@$(BIN)/python -m recipes.demo reverse
@@ -28,10 +31,10 @@ lint: install ## format, lint, types and the import contract
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: install ## the tests (10 minutes)
+test: test-servers ## the tests (10 minutes)
 	@$(PYTEST) -m "not faults"
 
-faults: install ## the tests that kill parts of a running loop (6 minutes)
+faults: test-servers ## the tests that kill parts of a running loop (6 minutes)
 	@$(PYTEST) -m faults
 
 clean: ## remove caches and build leftovers; keeps .venv and runs/

@@ -28,7 +28,7 @@ def examine(address: Address, *, run_id: str, retry_s: float) -> tuple[str, ...]
             raise BufferRefused(f"{client.url}: {refusal}")
         _check_rights(client)
         policy = client.ask(_fsync_policy) if facts["aof_enabled"] else None
-        return tuple(filter(None, (_plain_text(address.url), _durability(facts, policy))))
+        return tuple(filter(None, (unencrypted(address.url), _durability(facts, policy))))
     finally:
         client.close()
 
@@ -90,8 +90,8 @@ def _durability(facts: Mapping[str, Any], policy: str | None) -> str:
     return ""
 
 
-def _plain_text(url: str) -> str:
-    """TLS is for networks: a socket and a loopback address stay on the machine."""
+def unencrypted(url: str) -> str:
+    """A warning, or empty. TLS is for networks: a socket and a loopback address stay on the machine."""
     parts = urlsplit(url)
     host = parts.hostname
     if parts.scheme != "redis" or host is None or host == "localhost":

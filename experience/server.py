@@ -62,12 +62,20 @@ class EmbeddedServer:
     """One server for one folder."""
 
     def __init__(
-        self, folder: Path, *, fsync: Literal["always", "everysec"] = "always", memory_mib: int | None = None
+        self,
+        folder: Path,
+        *,
+        fsync: Literal["always", "everysec"] = "always",
+        memory_mib: int | None = None,
+        binary: str | None = None,
     ) -> None:
-        """memory_mib: above it the server refuses what `RedisBuffer.issue` writes, and that alone; None = no limit."""
+        """memory_mib: above it the server refuses what `RedisBuffer.issue` writes, and that alone; None = no limit.
+        binary: the server to start, None = what this folder was started with before, or the first that is found.
+        """
         self.folder = folder.resolve()
         self.fsync = fsync
         self._memory_bytes = (memory_mib or 0) * 2**20
+        self._binary = binary
         self._config = self.folder / "redis.conf"
         self._password = self.folder / "password"
         self._state = self.folder / "server.json"
@@ -98,7 +106,7 @@ class EmbeddedServer:
                 log.info("server_adopted", extra={"pid": self.pid, "socket": launched.socket})
             else:
                 self._end(launched)
-                launched = self._launch(preferred=launched.binary if launched else None)
+                launched = self._launch(preferred=self._binary or (launched.binary if launched else None))
             address = self._address(launched)
             with address.connect() as client:
                 client.config_set("appendfsync", self.fsync)

@@ -2,9 +2,11 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
+from own_servers import KINDS, binary_of, guarded_server
 
 from experience.buffer import ExperienceBuffer
 from experience.config import ExperienceConfig
@@ -34,20 +36,45 @@ class Backend:
         return buffer
 
 
+@pytest.fixture(scope="session", params=KINDS)
+def binary(request: pytest.FixtureRequest) -> str:
+    """Path of a real server: whatever takes it runs on the oldest Redis that is supported, and on the newest Valkey."""
+    return binary_of(request.param)
+
+
+@pytest.fixture
+def address(binary: str, addresses: Callable[[str], Address]) -> Address:
+    return addresses("valkey" if binary == binary_of("valkey") else "redis")
+
+
 @pytest.fixture(scope="session")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    server = EmbeddedServer(tmp_path_factory.mktemp("server"))
-    yield server.start()
-    server.stop()
+def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Address]]:
+    """Kind -> where one server of it answers, started at the first call."""
+    found: dict[str, Address] = {}
+    with ExitStack() as servers:
+
+        def address_of(kind: str) -> Address:
+            if kind not in found:
+                folder = tmp_path_factory.mktemp(kind)
+                if kind == "tls":
+                    found[kind] = guarded_server(servers, folder)
+                else:
+                    server = EmbeddedServer(folder, binary=binary_of(kind))
+                    servers.callback(server.stop)
+                    found[kind] = server.start()
+            return found[kind]
+
+        yield address_of
 
 
-@pytest.fixture(params=["memory", "redis"])
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+@pytest.fixture(params=["memory", *KINDS, "tls"])
+def backend(request: pytest.FixtureRequest, addresses: Callable[[str], Address]) -> Iterator[Backend]:
+    """tls: a Redis of the user's own, behind TLS, as a user with the documented rights alone."""
     if request.param == "memory":
         server = MemoryServer()
         yield Backend("memory", lambda run, trainer: MemoryBuffer(server, run_epoch=run, trainer_epoch=trainer))
         return
-    where = request.getfixturevalue("address")
+    where = addresses(request.param)
     run_id = f"run-{next(_runs)}"
     clients = []
 
@@ -55,7 +82,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
         clients.append(RedisBuffer(where.connect, run_id=run_id, config=CONFIG, run_epoch=run, trainer_epoch=trainer))
         return clients[-1]
 
-    yield Backend("redis", connect)
+    yield Backend(request.param, connect)
     for client in clients:
         client.close()
 

@@ -1,9 +1,11 @@
 """Servers as a user might run them: any of the two kinds, with TLS, users and durability as asked for."""
 
 import shutil
+import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -15,6 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from experience.redis_client import Address
+
+OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"
 KINDS = ("redis", "valkey")
 START_S = 60.0
 BESIDE_PYTHON = Path(sys.prefix) / "test-servers" / "redis-server"
@@ -81,6 +86,10 @@ class OwnServer:
         """The default user, on the socket."""
         return redis.Redis(unix_socket_path=str(self.socket), protocol=2)
 
+    def allow(self, *more: str) -> None:
+        """The user `headrace` with the documented rights and those in `more`; the password is the documented one too."""
+        self.admin().execute_command("ACL", "SETUSER", "headrace", *documented_rights(), *more)
+
     def kill(self) -> None:
         """SIGKILL, and gone."""
         if self._process is not None:
@@ -91,10 +100,40 @@ class OwnServer:
     def _answers(self) -> bool:
         try:
             with self.admin() as client:
-                client.get("x")
+                client.ping()
         except redis.RedisError as error:
             return "NOAUTH" in str(error) or "no permissions" in str(error)
         return True
+
+
+def documented_rights() -> list[str]:
+    """Of docs/operating.md, behind the user's name."""
+    (line,) = [line for line in OPERATING.read_text().splitlines() if line.startswith("ACL SETUSER headrace ")]
+    return line.removeprefix("ACL SETUSER headrace ").split()
+
+
+def guarded_server(stack: ExitStack, folder: Path) -> Address:
+    """Redis behind TLS that asks for a client's certificate, and one user with a password and the documented rights."""
+    make_certificates(folder)
+    server = OwnServer(binary_of("redis"), folder, port=free_port())
+    server.start()
+    stack.callback(server.kill)
+    server.allow()
+    (folder / "password").write_text("PASSWORD\n")
+    return Address(
+        url=server.url,
+        username="headrace",
+        password_file=str(folder / "password"),
+        ca_file=str(folder / "ca.pem"),
+        certificate_file=str(folder / "client.pem"),
+        key_file=str(folder / "client.key"),
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def make_certificates(folder: Path) -> None:

@@ -17,8 +17,8 @@ from experience.server import EmbeddedServer
 
 
 @pytest.fixture
-def server(tmp_path):
-    embedded = EmbeddedServer(tmp_path / "redis")
+def server(tmp_path, binary):
+    embedded = EmbeddedServer(tmp_path / "redis", binary=binary)
     embedded.start()
     yield embedded
     embedded.stop()

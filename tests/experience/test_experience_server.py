@@ -17,6 +17,14 @@ from experience.redis_buffer import RedisBuffer
 from experience.server import EmbeddedServer, ServerFailed, find_binary
 
 
+@pytest.fixture(autouse=True)
+def on_path(binary, tmp_path, monkeypatch):
+    """The server that is meant comes first, whatever this machine has: for child processes as well."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "redis-server").symlink_to(binary)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+
+
 @pytest.fixture
 def folder(tmp_path):
     yield tmp_path / "redis"
