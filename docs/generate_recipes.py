@@ -93,7 +93,12 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _meanings(model: type[BaseModel]) -> dict[str, str]:
-    """The string under each field; KeyError where a field has none."""
+    """The string under each field, also those of the class it extends; KeyError where a field has none."""
+    inherited = [base for base in model.__bases__ if issubclass(base, BaseModel) and base is not BaseModel]
+    return {name: text for base in inherited for name, text in _meanings(base).items()} | _own_meanings(model)
+
+
+def _own_meanings(model: type[BaseModel]) -> dict[str, str]:
     body = ast.parse(inspect.getsource(model)).body[0]
     assert isinstance(body, ast.ClassDef)
     return {
@@ -128,6 +133,8 @@ def _alternatives(annotation: Any) -> tuple[Any, ...]:
 def _type(annotation: Any) -> str:
     if typing.get_origin(annotation) is typing.Literal:
         return ", ".join(f"`{choice}`" for choice in typing.get_args(annotation))
+    if typing.get_origin(annotation) is tuple:
+        return f"list of {' or '.join(map(_type, _alternatives(typing.get_args(annotation)[0])))}"
     return TYPES.get(annotation, "mapping")
 
 

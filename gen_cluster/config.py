@@ -43,6 +43,8 @@ class GenerationConfig(BaseModel):
     """Training refuses anything but 0."""
     max_tokens: int = Field(default=512, ge=1)
     """Response tokens."""
+    stop_tokens: tuple[str | int, ...] = ()
+    """Beside the model's own end-of-sequence tokens, what ends a response: texts that are one token of the vocabulary, or token ids. The token is sampled like any other, and stays the response's last."""
     deadline_base_s: float = Field(default=60.0, gt=0)
     """What a group may take whatever its length; see deadline_per_token_s."""
     deadline_per_token_s: float = Field(default=0.5, gt=0)

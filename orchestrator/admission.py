@@ -1,7 +1,7 @@
 """Issues prompts as the pacing rule allows, in the data's order, and anew those that were dropped or lost."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from experience import pacing
 from experience.buffer import BufferFull, ExperienceBuffer, Snapshot
@@ -9,6 +9,7 @@ from experience.recovery import owed_attempts
 from experience.schema import Issue, Prompt
 from orchestrator import metrics
 from orchestrator.config import Recipe
+from orchestrator.errors import RunFailed
 from orchestrator.prompts import PromptIssuer
 
 log = logging.getLogger(__name__)
@@ -61,14 +62,34 @@ class Admission:
         if count <= 0:
             return 0
         first, version = snapshot.next_sequence + ahead, max(published, 0)
-        prompts = [
-            self._issuer.next(snapshot.cursor + offset, sequence=first + offset, min_version=version)
-            for offset in range(count)
-        ]
-        if not self._issue(prompts, cursor=snapshot.cursor + count):
+        prompts: list[Prompt] = []
+        cursor = snapshot.cursor
+        while len(prompts) < count:
+            drawn = self._issuer.next(cursor, sequence=first + len(prompts), min_version=version)
+            if drawn is None:
+                break
+            prompt, cursor = drawn
+            prompts.append(prompt)
+        if not prompts:
+            self._refuse_to_starve(live)
             return 0
-        metrics.ISSUED.labels(attempt="first").inc(count)
-        return count
+        if not self._issue(prompts, cursor=cursor):
+            return 0
+        metrics.ISSUED.labels(attempt="first").inc(len(prompts))
+        metrics.PASSED_OVER.inc(cursor - snapshot.cursor - len(prompts))
+        return len(prompts)
+
+    def cursors(self, snapshot: Snapshot) -> Mapping[str, Mapping[str, int]]:
+        """How far each data set is."""
+        return self._issuer.source.cursors(snapshot.cursor)
+
+    def _refuse_to_starve(self, live: int) -> None:
+        """RunFailed once the prompts are used up and those in flight make no batch: groups were filtered or quarantined."""
+        if live < self._recipe.pacing.batch_groups:
+            raise RunFailed(
+                f"data.passes = {self._recipe.data.passes}: all prompts were issued, and what is left of them makes no "
+                "batch; resume with a higher data.passes, or data.passes=null"
+            )
 
     def _issue(self, prompts: Sequence[Prompt], *, cursor: int) -> bool:
         """False where the server's memory is full, which is no error: groups leave it, and the next call tries again."""

@@ -108,6 +108,14 @@ def resume(run: RunPath, overrides: Overrides = None, as_json: Json = False) -> 
     commands.resume(run, overrides or [], as_json=as_json)
 
 
+@command("data")
+def data(recipe: RecipePath, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Check a recipe's prompts, and show how many and how long they are and the first as the model sees it."""
+    from orchestrator import commands
+
+    commands.data(recipe, overrides or [], as_json=as_json)
+
+
 @command("status")
 def status(run: RunPath, as_json: Json = False) -> None:
     """What a run is doing, or why it ended."""

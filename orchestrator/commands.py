@@ -65,7 +65,8 @@ def _live(recipe: Recipe, folder: RunFolder, *, fresh: bool, as_json: bool) -> N
         if fresh:  # again, since another may have begun it while we looked at the inputs
             _refuse_second(folder)
         folder.create()
-        same_inputs(folder, recipe, prompts_digest=issuer.source_digest)
+        same_inputs(folder, recipe, prompts=issuer.source.digests)
+        folder.write_json(folder.data, [one.as_dict() for one in issuer.source.surveys])
         folder.write(folder.recipe, recipes.dump(recipe))
         with collector_off():
             from orchestrator.life import live  # Ray and the stores, only once nothing is left to refuse
@@ -86,6 +87,15 @@ def plan(path: Path, overrides: list[str], *, as_json: bool) -> None:
     recipe = recipes.load(path, overrides)
     summary = preflight.plan(recipe)
     _emit(summary.as_dict(), as_json=as_json, text="\n".join(summary.lines()))
+
+
+def data(path: Path, overrides: list[str], *, as_json: bool) -> None:
+    from orchestrator import preflight
+    from orchestrator.data_preview import lines
+
+    recipe = recipes.load(path, overrides)
+    previews = preflight.preview(recipe)
+    _emit({"data": previews}, as_json=as_json, text="\n".join(lines(previews)))
 
 
 def status(path: Path, *, as_json: bool) -> None:
@@ -127,6 +137,8 @@ def _status_lines(content: Mapping[str, Any]) -> list[str]:
     lines.append(_disk_line(content))
     if "live" in content:
         lines.append(f"live groups {content['live']}, streams {content['streams']}, restarts {content['restarts']}")
+    for name, cursor in content.get("data", {}).items():
+        lines.append(f"data {name}: pass {cursor['pass']}, place {cursor['place']}")
     for name, worker in content.get("workers", {}).items():
         facts = ", ".join(
             f"{key} {value}" for key, value in worker.items() if key not in ("pid", "port") and value != ""

@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from experience.config import ExperienceConfig, PacingConfig
 from gen_cluster.config import GenerationConfig
+from orchestrator.data_config import DataConfig
 from orchestrator.rules import violations
-from orchestrator.sections import DataConfig, ModelConfig, RayConfig, RunConfig, SuperviseConfig
+from orchestrator.sections import ModelConfig, RayConfig, RunConfig, SuperviseConfig
 from score_cluster.config import ScoringConfig
 from train_cluster.config import SftConfig, TrainingConfig
 from weightstore.config import StoreConfig
@@ -49,6 +50,8 @@ RESUMABLE_KEYS: Mapping[str, str] = {
     "sft": "it made the model before the run began",
     "ray": "where processes live does not enter the ledger",
     "supervise": "when to restart does not enter the ledger",
+    "data.passes": "where the prompts end, not their order",
+    "data.unfit_prompts": "whether such a prompt is passed over or ends the run: none was asked before",
     "generation.workers": "workers are stateless",
     "generation.deadline_base_s": "which groups failed is recorded in the ledger",
     "generation.deadline_per_token_s": "which groups failed is recorded in the ledger",

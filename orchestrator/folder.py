@@ -34,6 +34,7 @@ class RunFolder:
         self.path = path.resolve()
         self.recipe = self.path / "recipe.yaml"
         self.inputs = self.path / "inputs.json"
+        self.data = self.path / "data.json"
         self.logs = self.path / "logs"
         self.status = self.path / "status.json"
         self.metrics = self.path / "metrics.jsonl"

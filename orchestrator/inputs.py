@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.config import Recipe
@@ -13,14 +14,15 @@ SMALL_FILES = (".json", ".jinja", ".model", ".txt")
 """Configuration, tokenizer and chat template of a model folder, in all the forms that Hugging Face writes."""
 
 
-def same_inputs(folder: RunFolder, recipe: Recipe, *, prompts_digest: str) -> None:
+def same_inputs(folder: RunFolder, recipe: Recipe, *, prompts: Mapping[str, str]) -> None:
     """Note the hash of each input that is not noted yet. RecipeError: one that is noted has changed since.
 
-    `prompts_digest`: SHA-256 of the file at data.path.
+    `prompts`: {the recipe's key of a data set's path: SHA-256 of its files}.
     """
-    paths = {"data.path": recipe.data.path, "model.path": recipe.model.path}
+    sources = {f"{key}.path": source.path for key, source in recipe.data.each().items()}
+    paths = {**sources, "model.path": recipe.model.path}
     found = {
-        "data.path": prompts_digest,
+        **prompts,
         "model.path": model_digest(Path(recipe.model.path), weights=not recipe.model.random_init),
     }
     reference = recipe.scoring.reference

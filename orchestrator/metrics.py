@@ -7,5 +7,6 @@ PUBLISHED = Gauge("headrace_run_published_version", "Number of the newest commit
 ISSUED = Counter(
     "headrace_run_issued_groups_total", "Groups issued, by whether the prompt was issued before", ["attempt"]
 )
+PASSED_OVER = Counter("headrace_run_passed_over_prompts_total", "Prompts that could not be asked, and were dropped")
 RESTARTS = Gauge("headrace_run_restarts", "Restarts in this life, by role", ["role"])
 EPOCH = Gauge("headrace_run_epoch", "Fencing epoch of this life of the orchestrator")

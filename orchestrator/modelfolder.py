@@ -3,7 +3,7 @@
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,31 @@ def count_parameters(model: ModelFolder) -> int:
     with torch.device("meta"):
         causal = AutoModelForCausalLM.from_config(_config(model.path, str(model.path)))
     return sum(parameter.numel() for parameter in causal.parameters())
+
+
+def stop_tokens(model: ModelFolder, given: Sequence[str | int], *, field: str) -> tuple[int, ...]:
+    """The model's own and those given, sorted. RecipeError: one that is given is no single token.
+
+    A text of several tokens is refused: the engine sees tokens alone, and other tokens may spell the same text.
+    """
+    found, lines = set(model.stop_token_ids), []
+    for index, one in enumerate(given):
+        if isinstance(one, str):
+            ids = model.tokenizer(one, add_special_tokens=False)["input_ids"]
+            if len(ids) == 1 and ids[0] != model.tokenizer.unk_token_id:
+                found.add(ids[0])
+                continue
+            parts = ", ".join(json.dumps(token) for token in model.tokenizer.convert_ids_to_tokens(ids)) or "none"
+            reason = f"it is not one token of {model.path} ({parts[:200]})"
+            lines.append(f"{field}.{index} = {json.dumps(one)}: {reason}; name a text that is, or a token's number")
+        elif 0 <= one < model.vocabulary:
+            found.add(one)
+        else:
+            reason = f"the vocabulary of {model.path} has {model.vocabulary} tokens"
+            lines.append(f"{field}.{index} = {one}: {reason}; set it to 0 to {model.vocabulary - 1}")
+    if lines:
+        raise RecipeError(lines)
+    return tuple(sorted(found))
 
 
 def load_tokenizer(path: str, *, field: str) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Recipe
+from orchestrator.data_survey import Survey
 from orchestrator.disk import size
 from orchestrator.modelfolder import ModelFolder, count_parameters
 from orchestrator.prompts import PromptSource
@@ -29,11 +30,12 @@ class Plan:
     model_kind: str
     parameters: int
     context_tokens: int
-    dataset: str
+    data: tuple[Survey, ...]
     prompts: int
+    """Rows of all data sets."""
     longest_prompt_tokens: int
-    passes: float
-    """Over the prompts, if no group is filtered or issued anew."""
+    passes: tuple[float, ...]
+    """Over each data set, if no group is filtered or issued anew, and no prompt is passed over."""
     groups_per_step: int
     completions_per_step: int
     updates_per_step: int
@@ -64,7 +66,7 @@ class Plan:
         return [
             f"run        {self.run}: {self.steps} steps in {self.folder}",
             f"model      {self.model_kind}, {self.parameters:,} parameters, context {self.context_tokens} tokens: {self.model}",
-            f"prompts    {self.dataset}: {self.prompts}, longest {self.longest_prompt_tokens} tokens, {self.passes:.1f} passes",
+            *(_data_line(one, passes) for one, passes in zip(self.data, self.passes, strict=True)),
             f"a step     {self.groups_per_step} groups, {self.completions_per_step} completions, {self.updates_per_step} "
             f"updates, at most {self.max_response_tokens_per_step:,} response tokens",
             f"in flight  at most {self.groups_in_flight} groups, staleness at most {self.max_staleness} steps",
@@ -101,10 +103,10 @@ def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
         model_kind=model.kind,
         parameters=parameters,
         context_tokens=generation.engine.max_model_tokens or model.context_tokens,
-        dataset=recipe.data.dataset,
+        data=source.surveys,
         prompts=len(source),
         longest_prompt_tokens=source.longest_tokens,
-        passes=recipe.run.steps * pacing.batch_groups / len(source),
+        passes=tuple(recipe.run.steps * pacing.batch_groups * one.share / one.rows for one in source.surveys),
         groups_per_step=pacing.batch_groups,
         completions_per_step=completions,
         updates_per_step=training.epochs * training.mini_batches,
@@ -126,6 +128,17 @@ def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
         max_disk_bytes=_disk_bytes(recipe, version=version, checkpoint=checkpoint, batch=batch),
         memory_bytes=_memory_bytes(recipe, parameters),
     )
+
+
+def _data_line(one: Survey, passes: float) -> str:
+    facts = [f"{one.rows:,} rows", f"longest of {one.checked:,} {one.tokens_longest} tokens", f"{passes:.1f} passes"]
+    if one.share < 1:
+        facts.insert(0, f"{one.share:.1%}")
+    if one.bad_rows:
+        facts.append(f"{one.bad_rows} bad rows left out")
+    if one.unfit:
+        facts.append(f"{one.unfit} of those checked passed over")
+    return f"prompts    {one.name}: {', '.join(facts)}"
 
 
 def store_folder(recipe: Recipe) -> Path:

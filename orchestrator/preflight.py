@@ -8,13 +8,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from orchestrator import disk, faults, own_redis
 from orchestrator.config import Recipe
-from orchestrator.modelfolder import ModelFolder, read_model
+from orchestrator.data_preview import previews
+from orchestrator.data_rows import check_rows
+from orchestrator.data_source import open_sources
+from orchestrator.modelfolder import ModelFolder, read_model, stop_tokens
 from orchestrator.plan import Plan, make_plan, store_folder
-from orchestrator.prompts import PromptIssuer, PromptSource, open_source, read_rows
+from orchestrator.prompts import PromptIssuer, PromptSource, open_source
 from orchestrator.recipe import RecipeError
 from score_cluster import rewards
 
@@ -28,8 +31,8 @@ FULL_SHARE = 0.8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Findings:
-    model: ModelFolder
     source: PromptSource
+    stop_token_ids: tuple[int, ...]
     plan: Plan
 
 
@@ -48,7 +51,7 @@ def check(
     for line in found.plan.warnings:
         warn(line)
     own_redis.check_server(recipe, patient=True, warn=warn)  # last: it may wait, and nothing else is left to refuse
-    return PromptIssuer(recipe, source=found.source, stop_token_ids=found.model.stop_token_ids, lineage=lineage)
+    return PromptIssuer(recipe, source=found.source, stop_token_ids=found.stop_token_ids, lineage=lineage)
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -59,6 +62,19 @@ def plan(recipe: Recipe) -> Plan:
     return replace(found, warnings=(*found.warnings, *more))
 
 
+def preview(recipe: Recipe) -> list[dict[str, Any]]:
+    """What there is to see of the prompts. RecipeError with all problems of model and data; the rest is not looked at."""
+    problems = _Problems()
+    model = problems.collect(lambda: _read_policy(recipe))
+    if model is None:
+        problems.collect(lambda: open_sources(recipe.data))
+    else:
+        problems.lines += _context_problems(recipe, model)
+    problems.refuse()
+    assert model is not None
+    return previews(open_source(recipe, model))
+
+
 def check_sft(recipe: Recipe) -> None:
     """The checks of supervised fine-tuning. RecipeError with all problems."""
     sft = recipe.sft
@@ -67,7 +83,7 @@ def check_sft(recipe: Recipe) -> None:
     problems = _Problems()
     problems.collect(lambda: read_model(sft.base, field="sft.base", random_init=sft.random_init))
     columns = {"sft.prompt_column": sft.prompt_column, "sft.completion_column": sft.completion_column}
-    problems.collect(lambda: read_rows(sft.path, field="sft.path", columns=columns))
+    problems.collect(lambda: check_rows(sft.path, field="sft.path", columns=columns))
     if Path(recipe.model.path).exists():
         problems.lines.append(
             f"model.path = {recipe.model.path}: exists, and fine-tuning writes its result there; "
@@ -105,21 +121,24 @@ def _examine(recipe: Recipe) -> _Findings:
     problems.lines += _folder_problems(recipe)
     problems.lines += _fault_problems()
     model = problems.collect(lambda: _read_policy(recipe))
-    source = None
+    source, stops = None, None
     if model is None:  # the rows can be checked all the same
-        columns = {"data.prompt_column": recipe.data.prompt_column}
-        problems.collect(lambda: read_rows(recipe.data.path, field="data.path", columns=columns))
+        problems.collect(lambda: open_sources(recipe.data))
     else:
         room = _context_problems(recipe, model)
         problems.lines += room or []
         problems.collect(lambda: _check_reference(recipe, model))
+        stops = problems.collect(lambda: _stop_tokens(recipe, model))
         source = None if room else problems.collect(lambda: open_source(recipe, model))
+    if source is not None:
+        problems.lines += _pass_problems(recipe, source)
     problems.refuse()
     assert model is not None
     assert source is not None
+    assert stops is not None
     draft = make_plan(recipe, model, source)
-    warnings = (*_model_warnings(recipe, model, source), *_disk_warnings(recipe, draft))
-    return _Findings(model=model, source=source, plan=replace(draft, warnings=warnings))
+    warnings = (*_model_warnings(recipe, model, source, stops), *_data_warnings(source), *_disk_warnings(recipe, draft))
+    return _Findings(source=source, stop_token_ids=stops, plan=replace(draft, warnings=warnings))
 
 
 def _read_policy(recipe: Recipe) -> ModelFolder:
@@ -127,6 +146,10 @@ def _read_policy(recipe: Recipe) -> ModelFolder:
     if recipe.sft is not None and not Path(path).exists():
         raise RecipeError([f"model.path = {path}: there is no such folder yet; make it with `headrace sft` first"])
     return read_model(path, field="model.path", random_init=recipe.model.random_init)
+
+
+def _stop_tokens(recipe: Recipe, model: ModelFolder) -> tuple[int, ...]:
+    return stop_tokens(model, recipe.generation.stop_tokens, field="generation.stop_tokens")
 
 
 def _context_problems(recipe: Recipe, model: ModelFolder) -> list[str]:
@@ -199,9 +222,9 @@ def _fault_problems() -> list[str]:
     return []
 
 
-def _model_warnings(recipe: Recipe, model: ModelFolder, source: PromptSource) -> list[str]:
+def _model_warnings(recipe: Recipe, model: ModelFolder, source: PromptSource, stops: tuple[int, ...]) -> list[str]:
     lines = []
-    if not model.stop_token_ids:
+    if not stops:
         lines.append(
             f"model.path = {model.path}: names no end-of-sequence token, so every response runs to "
             f"generation.max_tokens = {recipe.generation.max_tokens}; name eos_token_id in its generation_config.json"
@@ -212,6 +235,31 @@ def _model_warnings(recipe: Recipe, model: ModelFolder, source: PromptSource) ->
             f"training.micro_batch_tokens = {recipe.training.micro_batch_tokens}: a sequence may have {longest} tokens, and "
             f"is never split, so that memory may exceed the plan; set training.micro_batch_tokens={longest}"
         )
+    return lines
+
+
+def _pass_problems(recipe: Recipe, source: PromptSource) -> list[str]:
+    needed = recipe.run.steps * recipe.pacing.batch_groups
+    if source.places is None or needed <= source.places:
+        return []
+    return [
+        f"data.passes = {recipe.data.passes}: {recipe.run.steps} steps of {recipe.pacing.batch_groups} groups need {needed} "
+        f"prompts, and these passes have {source.places}; raise data.passes, set data.passes=null, or set "
+        f"run.steps={source.places // recipe.pacing.batch_groups} or less"
+    ]
+
+
+def _data_warnings(source: PromptSource) -> list[str]:
+    lines = []
+    for (key, path), one in zip(source.paths.items(), source.surveys, strict=True):
+        if one.bad_rows:
+            lines.append(f"{key} = {path}: {one.bad_rows} bad rows are left out; the first: {one.first_bad[0]}")
+        if one.unfit:
+            share = f"{one.unfit} of the {one.checked} prompts checked are passed over"
+            lines.append(f"{key} = {path}: {share}; `headrace data` shows their lengths")
+        if one.left_out:
+            named = ", ".join(f"{column} ({kind})" for column, kind in one.left_out.items())
+            lines.append(f"{key} = {path}: JSON cannot carry {named}; the reward functions will not see it")
     return lines
 
 

@@ -1,30 +1,26 @@
 """The prompts: which comes at which place of the endless order, and the record under which it is issued.
 
-The place is a cursor that counts from 0: pass = cursor // n, and within the pass a permutation that follows from
-(seed, pass) alone. So a cursor in the ledger is all that a resume needs.
+The place is a cursor that counts from 0; what stands there is a pure function of the seed, the recipe and the files
+(`orchestrator.data_order`). So a cursor in the ledger is all that a resume needs.
 """
 
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
-
-import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from experience.schema import Int32Array, Issue, Prompt, Sampling
 from orchestrator.config import Recipe
+from orchestrator.data_ahead import Lookahead
+from orchestrator.data_config import DataConfig
+from orchestrator.data_order import Int64Array, Interleave, permutation
+from orchestrator.data_source import Source, open_sources
+from orchestrator.data_survey import Survey, survey
+from orchestrator.data_tokens import PromptTokenizer
+from orchestrator.errors import RunFailed
 from orchestrator.modelfolder import ModelFolder
 from orchestrator.recipe import RecipeError
-from orchestrator.sections import DataConfig
-
-MAX_PROBLEMS = 20
-"""Bad lines of one file that are shown; the rest is counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,70 +29,158 @@ class SourcePrompt:
     tokens: Int32Array
     """[P], read-only"""
     metadata: Mapping[str, Any]
-    """The row; `prompt` holds the text."""
+    """Of the row; `prompt` holds the text."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    """What stands at a place of the order."""
+
+    prompt: SourcePrompt
+    unfit: str
+    """`field = value: reason; remedy` of a prompt that cannot be asked, else empty."""
 
 
 class PromptSource:
-    """The rows of one JSONL file, tokenised. RecipeError: one line for each bad line of the file."""
+    """The data sets of a recipe in their one order, tokenised a window ahead.
+
+    Every row is checked when it is opened, and the tokens of `CHECKED_PROMPTS` prompts a data set. RecipeError: one line
+    for each thing that is wrong.
+    """
 
     def __init__(self, config: DataConfig, *, tokenizer: Any, seed: int, limit_tokens: int) -> None:
         """limit_tokens: the longest prompt that leaves room for the response."""
-        self._name, self._shuffle, self._seed = config.dataset, config.shuffle, seed
-        rows = read_rows(config.path, field="data.path", columns={"data.prompt_column": config.prompt_column})
-        texts = [row.fields[config.prompt_column] for row in rows]
-        self._tokens = [np.asarray(ids, np.int32) for ids in _tokenise(texts, config, tokenizer)]
-        _check_lengths(config, rows, self._tokens, limit_tokens)
-        for tokens in self._tokens:
-            tokens.setflags(write=False)
-        self._rows = [{**row.fields, "prompt": text} for row, text in zip(rows, texts, strict=True)]
-        self._order = lru_cache(maxsize=2)(self._order_of_pass)
-        self.digest = hashlib.sha256(Path(config.path).read_bytes()).hexdigest()
-        """SHA-256 of the file: a cursor means something for these rows only."""
+        self._config, self._seed = config, seed
+        self._sources = open_sources(config)
+        self.tokenizer = PromptTokenizer(config, tokenizer=tokenizer, limit_tokens=limit_tokens)
+        self._mix = Interleave([source.weight for source in self._sources], seed=seed)
+        self.surveys = self._survey()
+        """Of each data set, in the recipe's order."""
+        self._order = lru_cache(maxsize=2 * len(self._sources) + 1)(self._order_of_pass)
+        self._ahead = Lookahead(lambda places: self._prepare([self._row(place) for place in places]))
+        limits = [len(source) * (config.passes or 0) for source in self._sources]
+        self.places = self._mix.places_within(limits) if config.passes else None
+        """Prompts that there are within data.passes; None = endless."""
 
     def __len__(self) -> int:
-        return len(self._rows)
+        """Rows of all data sets together."""
+        return sum(len(source) for source in self._sources)
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """{the recipe's key of a path: SHA-256 of the files there}"""
+        return {f"{source.key}.path": source.digest for source in self._sources}
+
+    @property
+    def paths(self) -> Mapping[str, str]:
+        """{the recipe's key of a path: the path}"""
+        return {f"{source.key}.path": source.path for source in self._sources}
 
     @property
     def longest_tokens(self) -> int:
-        return max(len(tokens) for tokens in self._tokens)
+        """Of the prompts that were checked."""
+        return max(one.tokens_longest for one in self.surveys)
 
-    def at(self, cursor: int) -> SourcePrompt:
-        number, place = divmod(cursor, len(self))
-        return self._prompt(number, int(self._order(number)[place]))
+    def draw(self, cursor: int) -> tuple[SourcePrompt, int] | None:
+        """The first prompt at or after a place that can be asked, and the place after it; None: all passes are over.
+
+        RunFailed: a prompt cannot be asked, and the recipe does not drop it.
+        """
+        for place in range(cursor, cursor + self._round()):
+            if self.places is not None and place >= self.places:
+                return None
+            found = self._ahead.at(place)
+            if not found.unfit:
+                return found.prompt, place + 1
+            if self._config.unfit_prompts == "refuse":
+                raise RunFailed(f"{found.unfit}; or resume with data.unfit_prompts=drop")
+        raise RunFailed(
+            "data.unfit_prompts = drop: a whole pass over the data had no prompt that can be asked; correct it"
+        )
 
     def by_id(self, prompt_id: str) -> SourcePrompt:
-        """The prompt that `at` named so. ValueError: it is none of this data set's."""
+        """The prompt that `draw` named so. ValueError: it is none of these data sets'."""
         name, number, index = prompt_id.rsplit(":", 2)
-        if name != self._name or int(index) >= len(self):
-            raise ValueError(
-                f"prompt {prompt_id} is none of the {len(self)} of data set {self._name}; restore its file"
-            )
-        return self._prompt(int(number), int(index))
+        for position, source in enumerate(self._sources):
+            if source.name == name and int(index) < len(source.rows):
+                return self._prepare([(position, int(number), int(index))])[0].prompt
+        named = ", ".join(f"{source.name} ({len(source.rows)} rows)" for source in self._sources)
+        raise ValueError(f"prompt {prompt_id} is none of data set {named}; restore its file")
 
-    def _prompt(self, number: int, index: int) -> SourcePrompt:
-        prompt_id = f"{self._name}:{number}:{index}"
-        return SourcePrompt(prompt_id=prompt_id, tokens=self._tokens[index], metadata=self._rows[index])
+    def cursors(self, cursor: int) -> dict[str, dict[str, int]]:
+        """By data set: the pass that it is in, and the place within the pass that is drawn next."""
+        drawn = zip(self._sources, self._mix.drawn(cursor), strict=True)
+        return {source.name: {"pass": count // len(source), "place": count % len(source)} for source, count in drawn}
 
-    def _order_of_pass(self, number: int) -> npt.NDArray[np.int64]:
-        return permutation(self._seed, number, len(self)) if self._shuffle else np.arange(len(self))
+    def first(self, position: int) -> str:
+        """The first prompt of a data set that can be asked, in file order, as the model sees it."""
+        source = self._sources[position]
+        for index in source.good:
+            (one,) = self.tokenizer.batch([source.at(int(index))])
+            if not one.unfit:
+                return self.tokenizer.shown(one.tokens)
+        return ""
+
+    def _survey(self) -> tuple[Survey, ...]:
+        surveys: list[Survey] = []
+        problems: list[str] = []
+        for source, weight in zip(self._sources, self._mix.weights, strict=True):
+            share = weight / sum(self._mix.weights)
+            drop = self._config.unfit_prompts == "drop"
+            try:
+                surveys.append(survey(source, self.tokenizer, share=share, drop_unfit=drop))
+            except RecipeError as error:
+                problems += error.lines
+        if problems:
+            raise RecipeError(problems)
+        return tuple(surveys)
+
+    def _row(self, place: int) -> tuple[int, int, int]:
+        """(data set, pass, index among all its rows) of a place."""
+        position, drawn = self._mix.at(place)
+        source = self._sources[position]
+        number, within = divmod(drawn, len(source))
+        return position, number, int(source.good[self._order(position, number)[within]])
+
+    def _prepare(self, rows: Sequence[tuple[int, int, int]]) -> list[_Place]:
+        raw = [self._sources[position].at(index) for position, _, index in rows]
+        places = []
+        for (position, number, index), prompt, one in zip(rows, raw, self.tokenizer.batch(raw), strict=True):
+            source: Source = self._sources[position]
+            prompt_id = f"{source.name}:{number}:{index}"
+            made = SourcePrompt(prompt_id=prompt_id, tokens=one.tokens, metadata=prompt.metadata)
+            places.append(_Place(prompt=made, unfit=f"{source.where(index)} {one.unfit}" if one.unfit else ""))
+        return places
+
+    def _order_of_pass(self, position: int, number: int) -> Int64Array | range:
+        size = len(self._sources[position])
+        return permutation(self._seed, number, size, source=position) if self._config.shuffle else range(size)
+
+    def _round(self) -> int:
+        """Places that hold every row of every data set at least once."""
+        block = sum(self._mix.weights)
+        blocks = [-(-len(source) // weight) for source, weight in zip(self._sources, self._mix.weights, strict=True)]
+        return (max(blocks) + 1) * block
 
 
 class PromptIssuer:
     """Makes Prompt records; which one is a pure function of its arguments."""
 
     def __init__(self, recipe: Recipe, *, source: PromptSource, stop_token_ids: Sequence[int], lineage: int) -> None:
-        self._recipe, self._source, self._lineage = recipe, source, lineage
+        self._recipe, self._lineage = recipe, lineage
+        self.source = source
         self._stop_token_ids = tuple(stop_token_ids)
-        self.source_digest = source.digest
-        """SHA-256 of the prompts' file."""
 
-    def next(self, cursor: int, *, sequence: int, min_version: int) -> Prompt:
-        """The prompt at a place of the order, for the first time."""
-        return self._issue(self._source.at(cursor), attempt=0, sequence=sequence, min_version=min_version)
+    def next(self, cursor: int, *, sequence: int, min_version: int) -> tuple[Prompt, int] | None:
+        """The prompt at a place of the order, for the first time, and the place after it; None: there are no more."""
+        drawn = self.source.draw(cursor)
+        if drawn is None:
+            return None
+        return self._issue(drawn[0], attempt=0, sequence=sequence, min_version=min_version), drawn[1]
 
     def anew(self, issue: Issue, *, sequence: int, min_version: int) -> Prompt:
         """The prompt of an earlier issue, under the next attempt."""
-        source = self._source.by_id(issue.prompt_id)
+        source = self.source.by_id(issue.prompt_id)
         return self._issue(source, attempt=issue.attempt + 1, sequence=sequence, min_version=min_version)
 
     def _issue(self, source: SourcePrompt, *, attempt: int, sequence: int, min_version: int) -> Prompt:
@@ -138,119 +222,7 @@ def prompt_limit(recipe: Recipe, model: ModelFolder) -> int:
     return min(room, recipe.data.max_prompt_tokens or room)
 
 
-def permutation(seed: int, number: int, size: int) -> npt.NDArray[np.int64]:
-    """[size] the order of one pass: ranks of Philox's raw output under the key (seed, number).
-
-    Raw output is the same on every machine and, unlike Generator.permutation (NEP 19), in every version of numpy.
-    """
-    key = np.array([seed, number], np.uint64)
-    return np.argsort(np.random.Philox(key=key).random_raw(size), kind="stable")
-
-
 def sampling_seed(run_seed: int, lineage: int, sequence: int) -> int:
     """62 bits, so that adding a sample's index never overflows an int64."""
     digest = hashlib.sha256(f"{run_seed}/{lineage}/{sequence}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    line: int
-    """In the file, from 1."""
-    fields: dict[str, Any]
-
-
-def read_rows(path: str, *, field: str, columns: Mapping[str, str]) -> list[Row]:
-    """The objects of a JSONL file, blank lines left out. RecipeError: one line for each bad one.
-
-    field: the recipe's key of the path; columns: {the recipe's key of a column: the column, which must hold text}.
-    """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise RecipeError([f"{field} = {path}: cannot be read ({error.strerror}); give a JSONL file"]) from None
-    rows, problems = [], []
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            fields = _parse_row(line)
-        except ValueError as error:
-            problems.append(f"{field} = {path}: line {number} {error}; correct the line")
-            continue
-        problems += _column_problems(path, number, fields, columns)
-        rows.append(Row(line=number, fields=fields))
-    if not rows and not problems:
-        problems.append(f"{field} = {path}: the file is empty; put one JSON object on each line")
-    _refuse(problems)
-    return rows
-
-
-def _parse_row(line: bytes) -> dict[str, Any]:
-    try:
-        row = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 (byte {error.start})") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON ({error.msg} at column {error.colno})") from None
-    except RecursionError:
-        raise ValueError("is nested too deeply") from None
-    if not isinstance(row, dict):
-        raise ValueError("is not a JSON object")
-    try:
-        msgspec.msgpack.encode(row)
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise ValueError(f"cannot travel ({error})") from None
-    return row
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"holds {name}, which is not JSON")
-
-
-def _column_problems(path: str, number: int, fields: Mapping[str, Any], columns: Mapping[str, str]) -> Iterator[str]:
-    for key, column in columns.items():
-        where = f"{key} = {column}: line {number} of {path}"
-        if column not in fields:
-            near = get_close_matches(column, list(fields), n=1, cutoff=0.0)
-            remedy = f"set {key}={near[0]} or add the column" if near else "add the column"
-            yield f"{where} has no such column, only {', '.join(fields) or 'none'}; {remedy}"
-        elif not isinstance(fields[column], str):
-            yield f"{where} holds {json.dumps(fields[column])[:40]} there, not text; correct the line"
-
-
-def _tokenise(texts: Sequence[str], config: DataConfig, tokenizer: Any) -> Sequence[Sequence[int]]:
-    if not config.chat_template:
-        return list(tokenizer(list(texts))["input_ids"])
-    if tokenizer.chat_template is None:
-        raise RecipeError(
-            ["data.chat_template = true: the model's tokenizer has no chat template; set data.chat_template=false"]
-        )
-    system = [] if config.system_prompt is None else [{"role": "system", "content": config.system_prompt}]
-    chats = [[*system, {"role": "user", "content": text}] for text in texts]
-    render: Callable[..., list[str]] = tokenizer.apply_chat_template
-    # The template writes its own special tokens: the tokenizer must not add them a second time.
-    written = render(chats, tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(written, add_special_tokens=False)["input_ids"])
-
-
-def _check_lengths(config: DataConfig, rows: Sequence[Row], tokens: Sequence[Int32Array], limit: int) -> None:
-    problems = []
-    for row, ids in zip(rows, tokens, strict=True):
-        where = f"data.path = {config.path}: line {row.line}"
-        if len(ids) == 0:
-            problems.append(f"{where} has a prompt of no tokens; give it text")
-        elif len(ids) > limit:
-            problems.append(
-                f"{where} has a prompt of {len(ids)} tokens, and {max(limit, 0)} fit beside the response; shorten it, lower "
-                "generation.max_tokens, or raise generation.engine.max_model_tokens or data.max_prompt_tokens"
-            )
-    _refuse(problems)
-
-
-def _refuse(problems: Sequence[str]) -> None:
-    if len(problems) > MAX_PROBLEMS:
-        rest = f"… and {len(problems) - MAX_PROBLEMS} more lines like these"
-        raise RecipeError([*problems[:MAX_PROBLEMS], rest])
-    if problems:
-        raise RecipeError(problems)

@@ -21,11 +21,12 @@ from orchestrator.nearest import nearest_key
 from orchestrator.rules import violations
 
 PATH_KEYS = (
-    "run.root", "model.path", "data.path", "sft.base", "sft.path", "scoring.reference.path", "store.url",
+    "run.root", "model.path", "data.path", "data.sources.*.path", "sft.base", "sft.path",
+    "scoring.reference.path", "store.url",
     "store.scratch",
     "experience.password_file", "experience.ca_file", "experience.certificate_file", "experience.key_file",
 )  # fmt: skip
-"""Keys that name a file or a folder. A value with :// in it is an address and stays as it is."""
+"""Keys that name a file or a folder; * = every entry of a list. A value with :// in it is an address and stays as it is."""
 
 
 _SECRET = re.compile(r"://[^/\s]*@")
@@ -52,7 +53,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         try:
             if not equals or not all(key.split(".")):
                 raise ValueError("not an override; write key.path=value")
-            _override(raw, key.split("."), _resolved(key, yamlfile.parse(value), folder=Path.cwd()))
+            resolved, unfit = _resolved(key, yamlfile.parse(value), folder=Path.cwd())
+            if unfit:
+                raise ValueError(unfit[0][2])
+            _override(raw, key.split("."), resolved)
         except yaml.YAMLError as error:
             problems.append(f"{key} = {value}: not valid YAML ({_yaml_problem(error)}); quote the value")
         except ValueError as error:
@@ -110,30 +114,41 @@ def _override(tree: dict[str, Any], parts: Sequence[str], value: Any) -> None:
 def _resolve_paths(raw: dict[str, Any], *, folder: Path) -> list[str]:
     """In place; a line for each path that can be none."""
     problems = []
-    for key in PATH_KEYS:
-        *sections, leaf = key.split(".")
-        node: Any = raw
-        for section in sections:
-            node = node.get(section) if isinstance(node, dict) else None
-        if isinstance(node, dict) and leaf in node:
-            try:
-                node[leaf] = _resolved(key, node[leaf], folder=folder)
-            except ValueError as error:
-                reason, _, remedy = str(error).partition("; ")
-                problems.append(_line(key, node[leaf], reason, remedy))
+    for key, value in raw.items():
+        raw[key], found = _resolved(key, value, folder=folder)
+        for path_key, path, problem in found:
+            reason, _, remedy = problem.partition("; ")
+            problems.append(_line(path_key, path, reason, remedy))
     return problems
 
 
-def _resolved(key: str, value: Any, *, folder: Path) -> Any:
-    if key not in PATH_KEYS or not isinstance(value, str) or not value or "://" in value:
-        return value
+def _resolved(key: str, value: Any, *, folder: Path) -> tuple[Any, list[tuple[str, str, str]]]:
+    """A value with its paths, at and below `key`, made absolute; and (key, path, problem) of each that can be none."""
+    depth = key.count(".") + 1
+    below = [pattern for pattern in PATH_KEYS if _matches(key, ".".join(pattern.split(".")[:depth]))]
+    if isinstance(value, dict | list) and below:
+        children = value.items() if isinstance(value, dict) else enumerate(value)
+        made = {name: _resolved(f"{key}.{name}", child, folder=folder) for name, child in children}
+        problems = [problem for _, found in made.values() for problem in found]
+        inner = {name: child for name, (child, _) in made.items()}
+        return (inner if isinstance(value, dict) else list(inner.values())), problems
+    is_path = any(pattern.count(".") + 1 == depth for pattern in below)
+    if not is_path or not isinstance(value, str) or not value or "://" in value:
+        return value, []
     try:
         path = (folder / Path(value).expanduser()).resolve()
         path.exists()
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a ~user that is none, a null byte
         reason = (isinstance(error, OSError) and error.strerror) or str(error).rstrip(".")
-        raise ValueError(f"cannot be a path ({reason}); name another") from None
-    return str(path)
+        return value, [(key, value, f"cannot be a path ({reason}); name another")]
+    return str(path), []
+
+
+def _matches(key: str, pattern: str) -> bool:
+    """`*` stands for the number of an entry."""
+    parts, wanted = key.split("."), pattern.split(".")
+    pairs = zip(parts, wanted, strict=False)
+    return len(parts) == len(wanted) and all(part == one or (one == "*" and part.isdecimal()) for part, one in pairs)
 
 
 def _validate(raw: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:

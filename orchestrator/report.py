@@ -42,7 +42,15 @@ class Reporter:
         self._tell(lambda: self._folder.append(self._folder.metrics, json.dumps(line)))
         self._console.stepped(report, steps=self._recipe.run.steps)
 
-    def tick(self, now: float, snapshot: Snapshot, trainer: Trainer, supervisor: Supervisor) -> None:
+    def tick(
+        self,
+        now: float,
+        snapshot: Snapshot,
+        trainer: Trainer,
+        supervisor: Supervisor,
+        *,
+        data: Mapping[str, Mapping[str, int]],
+    ) -> None:
         if now - self._written_at < INTERVAL_S:
             return
         self._written_at = now
@@ -54,6 +62,7 @@ class Reporter:
             **self._progress(trainer),
             "live": snapshot.live,
             "streams": dict(snapshot.depths),
+            "data": {name: dict(cursor) for name, cursor in data.items()},
             "restarts": {"trainer": trainer.restarts, "workers": supervisor.restarts},
             "workers": {member.name: member.status for member in members},
         }

@@ -10,7 +10,9 @@ from typing import Any
 
 from experience.config import ExperienceConfig, PacingConfig
 from gen_cluster.config import GenerationConfig
-from orchestrator.sections import DataConfig, ModelConfig, SuperviseConfig
+from orchestrator.data_config import DataConfig, OneSource
+from orchestrator.data_order import LONGEST_BLOCK, whole_weights
+from orchestrator.sections import ModelConfig, SuperviseConfig
 from score_cluster.config import ScoringConfig
 from train_cluster.config import SftConfig, TrainingConfig
 from weightstore.config import StoreConfig
@@ -148,7 +150,7 @@ def _mini_batches_are_equal(pacing: PacingConfig, training: TrainingConfig) -> I
         )
 
 
-def _response_fits(data: "DataConfig", generation: GenerationConfig) -> Iterator[str]:
+def _response_fits(data: DataConfig, generation: GenerationConfig) -> Iterator[str]:
     context, longest = generation.engine.max_model_tokens, data.max_prompt_tokens or 1
     if context is not None and generation.max_tokens + longest > context:
         yield (
@@ -158,11 +160,53 @@ def _response_fits(data: "DataConfig", generation: GenerationConfig) -> Iterator
         )
 
 
-def _system_prompt_is_used(data: "DataConfig") -> Iterator[str]:
+def _system_prompt_is_used(data: DataConfig) -> Iterator[str]:
     if data.system_prompt is not None and not data.chat_template:
         yield (
             f"data.system_prompt = {data.system_prompt!r}: only a chat template has a place for it; "
             "set data.chat_template=true or data.system_prompt=null"
+        )
+
+
+def _prompts_are_named_once(data: DataConfig) -> Iterator[str]:
+    if data.path is None and not data.sources:
+        yield "data.path = null: there are no prompts; set data.path to a file or folder, or data.sources to several"
+    if not data.sources:
+        return
+    for name, field in (("path", None), *OneSource.model_fields.items()):
+        value = getattr(data, name)
+        if value != (None if field is None else field.default):
+            yield (
+                f"data.{name} = {value}: with data.sources, each of these says it for itself; "
+                f"set data.sources.0.{name} and so on, and leave data.{name} out"
+            )
+
+
+def _chats_are_rendered(data: DataConfig) -> Iterator[str]:
+    for key, source in data.each().items() if data.sources or data.path is not None else ():
+        if source.messages_column is not None and not data.chat_template:
+            yield (
+                f"{key}.messages_column = {source.messages_column}: only a chat template makes a prompt of chat turns; "
+                f"set data.chat_template=true, or {key}.messages_column=null"
+            )
+
+
+def _data_sets_differ_in_name(data: DataConfig) -> Iterator[str]:
+    names = [source.dataset for source in data.sources]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        index = len(names) - 1 - names[::-1].index(name)
+        yield (
+            f"data.sources = {names}: {name!r} stands there more than once, and prompts are known by it; "
+            f"set data.sources.{index}.name to another"
+        )
+
+
+def _weights_make_a_block(data: DataConfig) -> Iterator[str]:
+    weights = [source.weight for source in data.sources]
+    if weights and sum(whole_weights(weights)) > LONGEST_BLOCK:
+        yield (
+            f"data.sources = {weights}: as whole numbers these weights add up to {sum(whole_weights(weights))}, and the order "
+            f"repeats after at most {LONGEST_BLOCK}; round them, as in 0.7 and 0.3"
         )
 
 
@@ -206,6 +250,10 @@ RULES: tuple[Callable[..., Iterator[str]], ...] = (
     _mini_batches_are_equal,
     _response_fits,
     _system_prompt_is_used,
+    _prompts_are_named_once,
+    _chats_are_rendered,
+    _data_sets_differ_in_name,
+    _weights_make_a_block,
     _reward_names_differ,
     _watchdog_outlasts_a_group,
     _watchdog_outlasts_the_store,

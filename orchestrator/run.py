@@ -89,7 +89,8 @@ class Run:
             self._mind_the_disk(now)
             if not self._stop.is_set():
                 self._admission.admit(snapshot, published=self._trainer.published)
-            self._reporter.tick(now, snapshot, self._trainer, self._supervisor)
+            data = self._admission.cursors(snapshot)
+            self._reporter.tick(now, snapshot, self._trainer, self._supervisor, data=data)
             self._brake.tick(snapshot, self._buffer)
             self._watchdog.tick(now, snapshot, self._trainer, self._supervisor)
             if self._trainer.finished:

@@ -1,7 +1,6 @@
-"""The recipe's sections that the orchestrator owns: the run, the model, the prompts, Ray, supervision."""
+"""The recipe's sections that the orchestrator owns: the run, the model, Ray, supervision."""
 
 import re
-from pathlib import PurePath
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -36,31 +35,6 @@ class ModelConfig(BaseModel):
     """Hugging Face folder: config.json, tokenizer, safetensors."""
     random_init: bool = False
     """True: fresh weights drawn with run.seed; the folder then needs none."""
-
-
-class DataConfig(BaseModel):
-    """The prompts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: str
-    """JSONL file, one object a line; the whole row reaches the reward functions as metadata."""
-    prompt_column: str = "prompt"
-    """Column that holds the text of the prompt."""
-    chat_template: bool = False
-    """True: the text is the user's turn of the model's own chat template."""
-    system_prompt: str | None = None
-    """System turn of the chat template."""
-    max_prompt_tokens: int | None = Field(default=None, ge=1)
-    """A longer prompt is refused; null = whatever leaves room for generation.max_tokens in the context."""
-    shuffle: bool = True
-    """A new order each pass, drawn from run.seed; False: file order."""
-    name: str | None = Field(default=None, min_length=1)
-    """First part of every prompt_id; null = the file's stem."""
-
-    @property
-    def dataset(self) -> str:
-        return self.name or PurePath(self.path).stem
 
 
 class RayConfig(BaseModel):

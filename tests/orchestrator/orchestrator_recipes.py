@@ -17,13 +17,14 @@ def a_recipe(**changes: Any) -> Recipe:
 class Words:
     """An endless data set in file order, `size` rows a pass."""
 
-    digest = "ab" * 32
-
     def __init__(self, size: int = 1000) -> None:
         self.size = size
 
-    def at(self, cursor: int) -> SourcePrompt:
-        return self.by_id(f"words:{cursor // self.size}:{cursor % self.size}")
+    def draw(self, cursor: int) -> tuple[SourcePrompt, int] | None:
+        return self.by_id(f"words:{cursor // self.size}:{cursor % self.size}"), cursor + 1
+
+    def cursors(self, cursor: int) -> dict[str, dict[str, int]]:
+        return {"words": {"pass": cursor // self.size, "place": cursor % self.size}}
 
     def by_id(self, prompt_id: str) -> SourcePrompt:
         return SourcePrompt(prompt_id=prompt_id, tokens=np.array([1], np.int32), metadata={"prompt": prompt_id})

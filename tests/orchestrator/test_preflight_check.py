@@ -74,7 +74,7 @@ def assert_line(line, start, reason, remedy):
 
 def test_a_good_recipe_gives_what_issues_its_prompts_and_leaves_no_trace(recipe, tmp_path):
     issuer = preflight.check(recipe())
-    prompt = issuer.next(0, sequence=0, min_version=0)
+    prompt, _ = issuer.next(0, sequence=0, min_version=0)
     assert prompt.prompt_id.startswith("words:0:")
     assert prompt.sampling.stop_token_ids == (1,)
     assert list(tmp_path.iterdir()) == []
@@ -359,7 +359,7 @@ def test_the_plan_adds_up(recipe):
     assert (plan.parameters, plan.prompts, plan.longest_prompt_tokens) == (PARAMETERS, 2, 6)
     assert (plan.groups_per_step, plan.completions_per_step, plan.updates_per_step) == (4, 8, 4)
     assert (plan.max_response_tokens_per_step, plan.max_response_tokens) == (64, 192)
-    assert (plan.groups_in_flight, plan.passes) == (8, 6.0)
+    assert (plan.groups_in_flight, plan.passes) == (8, (6.0,))
     assert plan.processes == {"driver": 1, "experience server": 1, "generation": 2, "scoring": 1, "trainer": 2}
     assert (plan.version_bytes, plan.checkpoint_bytes) == (PARAMETERS * 4, PARAMETERS * 12)
     assert json.loads(json.dumps(plan.as_dict()))["run"] == "trial"

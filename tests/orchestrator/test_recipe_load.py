@@ -50,7 +50,7 @@ MISTAKES = [
     ("generation.temperature=.nan", "generation.temperature = NaN", "not a finite number", "give one"),
     ("data.shuffle=1", "data.shuffle = 1", "true or false", "true or false"),
     ("data.prompt_column=7", "data.prompt_column = 7", "must be text", "in quotes"),
-    ("data.path=null", "data.path = null", "must be text", "set data.path"),
+    ("data.path=null", "data.path = null", "there are no prompts", "set data.path"),
     ("experience.fsync=never", "experience.fsync = never", "choices", "'always' or 'everysec'"),
     ("training.kl.where=no", "training.kl.where = false", "choices", "'loss', 'reward' or 'none'"),
     ("training.checkpoint=5", "training.checkpoint = 5", "section", "keys of its own"),

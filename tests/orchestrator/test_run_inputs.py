@@ -28,7 +28,7 @@ def a_recipe(folder: RunFolder, *, reference: bool = True) -> Recipe:
 
 
 def look(folder: RunFolder, *, prompts: str = "p", reference: bool = True) -> None:
-    same_inputs(folder, a_recipe(folder, reference=reference), prompts_digest=prompts)
+    same_inputs(folder, a_recipe(folder, reference=reference), prompts={"data.path": prompts})
 
 
 def edit(file: Path) -> None:
@@ -95,9 +95,9 @@ def test_weights_that_are_drawn_afresh_are_not_looked_at(folder):
     weights = folder.path.parent.parent / "policy" / "model.safetensors"
     recipe = a_recipe(folder, reference=False)
     fresh = recipe.model_copy(update={"model": recipe.model.model_copy(update={"random_init": True})})
-    same_inputs(folder, fresh, prompts_digest="p")
+    same_inputs(folder, fresh, prompts={"data.path": "p"})
     weights.write_text("a pointer to a large file")
-    same_inputs(folder, fresh, prompts_digest="p")
+    same_inputs(folder, fresh, prompts={"data.path": "p"})
 
 
 def test_an_input_that_was_not_noted_is_noted_now(folder):

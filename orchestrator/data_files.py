@@ -1,0 +1,179 @@
+"""Which files a data set consists of: a file, or a folder as Hugging Face lays it out.
+
+    words.jsonl                          a file
+    folder/state.json                    `Dataset.save_to_disk`: Arrow streams, named in state.json
+    folder/dataset_dict.json             `DatasetDict.save_to_disk`: one such folder a split
+    folder/**/train-00000-of-00002.*     a repository of the hub: Parquet, Arrow or JSONL shards, a split by its name
+
+What kind a file is, its first bytes say, not its name.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.recipe import RecipeError
+
+Kind = Literal["jsonl", "parquet", "arrow"]
+
+SUFFIXES = (".parquet", ".arrow", ".jsonl", ".ndjson", ".json")
+"""Of files in a folder that may hold rows."""
+NO_ROWS = re.compile(r"(dataset_infos?|dataset_dict|state|package|config)\.json|(cache|tmp)-.*")
+"""Files with such a suffix that hold none: what describes a data set, and what the `datasets` library computed from it."""
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5,})-of-(?P<count>\d{5,})$")
+_SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
+    (b"PAR1", "parquet"),
+    (b"ARROW1", "arrow"),
+    (b"\xff\xff\xff\xff", "arrow"),
+)
+_FOREIGN = (
+    (b"version https://git-lfs", "is a Git LFS pointer and not the data", "fetch the data with `git lfs pull`"),
+    (b"\x1f\x8b", "is compressed by gzip", "unpack it"),
+    (b"\x28\xb5\x2f\xfd", "is compressed by zstd", "unpack it"),
+    (b"PK\x03\x04", "is a zip archive", "unpack it"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataFiles:
+    root: Path
+    """What the recipe names."""
+    kind: Kind
+    files: tuple[Path, ...]
+    """In the order of their rows."""
+
+    def name(self, file: Path) -> str:
+        """Relative to the folder that the recipe names."""
+        return str(file.relative_to(self.root)) if file != self.root else file.name
+
+
+def find_files(path: str, *, split: str | None, field: str) -> DataFiles:
+    """RecipeError, on one line with `field` = the recipe's key of the path."""
+    root = Path(path)
+    where = f"{field} = {path}"
+    if not root.is_dir():
+        if split is not None:
+            key = f"{field.rpartition('.')[0]}.split"
+            raise RecipeError([f"{key} = {split}: {path} is no folder, and only these hold splits; set {key}=null"])
+        return DataFiles(root=root, kind=_kind(root, root, where), files=(root,))
+    files = _saved(root, split, field) or _shards(root, split, field)
+    kinds = {file: _kind(file, root, where) for file in files}
+    if len(set(kinds.values())) > 1:
+        named = ", ".join(f"{file.relative_to(root)} ({kind})" for file, kind in kinds.items())
+        raise RecipeError(
+            [f"{where}: its files are of several kinds, {_cut(named)}; name one of them, or a folder of one kind"]
+        )
+    return DataFiles(root=root, kind=kinds[files[0]], files=tuple(files))
+
+
+def called(file: Path, root: Path) -> str:
+    """Where a line names the path already, nothing; else the file's name before what is said of it."""
+    return "" if file == root else f"{file.name} "
+
+
+def _kind(file: Path, root: Path, where: str) -> Kind:
+    who = called(file, root)
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(32)
+    except OSError as error:
+        raise RecipeError([f"{where}: {who}cannot be read ({error.strerror}); give a file of prompts"]) from None
+    for signature, problem, remedy in _FOREIGN:
+        if start.startswith(signature):
+            raise RecipeError([f"{where}: {who}{problem}; {remedy}"])
+    for signature, kind in _SIGNATURES:
+        if start.startswith(signature):
+            return kind
+    if file.suffix in (".parquet", ".arrow"):
+        what = "Parquet" if file.suffix == ".parquet" else "Arrow"
+        raise RecipeError([f"{where}: {who}is no {what} file, whatever its name says; download or write it again"])
+    return "jsonl"
+
+
+def _saved(root: Path, split: str | None, field: str) -> list[Path]:
+    """The files of a folder that `save_to_disk` wrote; none if it is no such folder."""
+    where = f"{field} = {root}"
+    if (root / "dataset_dict.json").is_file():
+        splits = _read(root / "dataset_dict.json", "splits", where)
+        root = root / _chosen(split, [str(name) for name in splits], where, field)
+    elif split is not None and (root / "state.json").is_file():
+        found = _read(root / "state.json", "_split", where, default=split)
+        _chosen(split, [found], where, field)
+    if not (root / "state.json").is_file():
+        return []
+    if _read(root / "state.json", "_indices_data_files", where, default=None):
+        raise RecipeError([f"{where}: its rows were selected, but not written; save the result of flatten_indices()"])
+    entries = _read(root / "state.json", "_data_files", where)
+    return [root / str(entry["filename"]) for entry in entries]
+
+
+def _read(file: Path, key: str, where: str, **default: Any) -> Any:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return content.get(key, default["default"]) if default else content[key]
+    except (OSError, ValueError, AttributeError, KeyError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise RecipeError([f"{where}: {file.name} cannot be read ({_cut(problem)}); save the data set again"]) from None
+
+
+def _shards(root: Path, split: str | None, field: str) -> list[Path]:
+    """The files of one split, in one folder, whole."""
+    where = f"{field} = {root}"
+    found: dict[str, list[Path]] = {}
+    for file in sorted(root.rglob("*")):
+        parts = file.relative_to(root).parts
+        if file.suffix in SUFFIXES and not NO_ROWS.fullmatch(file.name) and not any(p.startswith(".") for p in parts):
+            found.setdefault(_split_of(file, root), []).append(file)
+    if not found:
+        raise RecipeError([f"{where}: holds no file of prompts ({', '.join(SUFFIXES)}); name the folder that does"])
+    files = found[_chosen(split, sorted(found), where, field)]
+    folders = sorted({str(file.parent.relative_to(root)) for file in files})
+    if len(folders) > 1:
+        raise RecipeError([f"{where}: has such files in {_cut(', '.join(folders))}; name one of these folders"])
+    missing = _missing_shards(files)
+    if missing:
+        raise RecipeError([f"{where}: {missing} is missing; download it again, whole"])
+    return files
+
+
+def _split_of(file: Path, root: Path) -> str:
+    """`train` of data/train-00000-of-00002.parquet, train.jsonl, gsm8k-train.arrow, train/0000.parquet, part.0.train.jsonl."""
+    shard = _SHARD.match(file.stem)
+    stem = shard["stem"] if shard else file.stem
+    if not re.search("[A-Za-z]", stem) and file.parent != root:
+        return file.parent.name
+    known = re.findall(r"(?:^|[-_. ])(train|test|validation|valid|val|dev|eval)(?=$|[-_. ])", stem)
+    return known[-1] if known else stem
+
+
+def _chosen(split: str | None, splits: Sequence[str], where: str, field: str) -> str:
+    key = f"{field.rpartition('.')[0]}.split"
+    named = _cut(", ".join(splits))
+    if split is not None and split not in splits:
+        raise RecipeError([f"{key} = {split}: {where.partition(' = ')[2]} has {named}; set {key} to one of these"])
+    if split is None and len(splits) != 1:
+        preferred = "train" if "train" in splits else splits[0] if splits else "…"
+        raise RecipeError([f"{where}: holds several splits, {named}; set {key}={preferred}"])
+    return split or splits[0]
+
+
+def _missing_shards(files: Sequence[Path]) -> str:
+    """The name of the first file that a run of shards lacks, or nothing."""
+    names = {file.name for file in files}
+    for file in files:
+        shard = _SHARD.match(file.stem)
+        if shard:
+            count = shard["count"]
+            for number in range(int(count)):
+                name = f"{shard['stem']}-{number:0{len(count)}}-of-{count}{file.suffix}"
+                if name not in names:
+                    return name
+    return ""
+
+
+def _cut(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 200 else f"{flat[:200]}…"
