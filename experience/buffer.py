@@ -6,7 +6,8 @@ Lifecycle of a group, each arrow one atomic operation:
                  └──────────────── quarantine (settled, recorded by the next batch) ◀──┘
 
 Capacity is guarded by admission alone (experience.pacing): putting an admitted group never blocks, or the loop would
-deadlock. Every write carries the writer's fencing epoch and raises `Fenced` when a newer epoch of that role exists.
+deadlock. Every write carries the writer's fencing epoch and raises `Fenced` when a newer epoch of that role exists, and
+`BufferLost` when the server knows none.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +29,13 @@ class BufferRefused(ValueError):
 
 class Fenced(RuntimeError):
     """A newer epoch exists: this process is a zombie and must end without writing."""
+
+
+class BufferLost(Fenced, ValueError):
+    """The server has lost what it had acknowledged: it knows no epoch of this run, or less than was issued or committed.
+
+    Nothing was written. The orchestrator brings it up to the ledger (see experience.recovery); others wait for that, or end.
+    """
 
 
 class BufferUnavailable(ConnectionError):

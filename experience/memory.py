@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from experience.buffer import BufferRefused, Fenced, Lease, Role, Snapshot, Stage
+from experience.buffer import BufferLost, BufferRefused, Fenced, Lease, Role, Snapshot, Stage
 from experience.metrics import LOST_LEASES, QUARANTINED, REDELIVERIES, observe
 from experience.schema import BatchRecord, Issue, Outcome, Prompt, Settlement
 from experience.wire import encode
@@ -142,7 +142,8 @@ class MemoryBuffer:
                         )
                 return
             if first != server.next_sequence:
-                raise ValueError(f"sequences from {first} do not continue next_sequence {server.next_sequence}")
+                kind = BufferLost if first > server.next_sequence else ValueError
+                raise kind(f"sequences from {first} do not continue next_sequence {server.next_sequence}")
             for prompt, issue in zip(prompts, issues, strict=True):
                 server.issued[issue.sequence] = issue
                 server.put("prompts", _Entry(sequence=issue.sequence, data=encode(prompt)))
@@ -277,7 +278,7 @@ class MemoryBuffer:
             self._check_epoch("trainer")
             for sequence in ending:
                 if sequence >= server.next_sequence:
-                    raise ValueError(f"sequence {sequence} was never issued, next_sequence is {server.next_sequence}")
+                    raise BufferLost(f"sequence {sequence} was never issued, next_sequence is {server.next_sequence}")
             for sequence in ending:
                 server.end(sequence, outcome, reason)
 
@@ -290,7 +291,7 @@ class MemoryBuffer:
         with server.changed:
             self._check_epoch("trainer")
             if record.number > server.committed + 1:
-                raise ValueError(f"batch {record.number} does not follow batch {server.committed}")
+                raise BufferLost(f"batch {record.number} does not follow batch {server.committed}")
             server.record([settlement.sequence for settlement in record.settled], record)
 
     def close(self) -> None:
@@ -298,10 +299,11 @@ class MemoryBuffer:
 
     def _check_epoch(self, role: Role) -> None:
         newest = self._server.epochs.get(role)
-        if newest is None or self._epochs[role] < newest:
+        if newest is None:
+            raise BufferLost(f"{role} epoch {self._epochs[role]}, the newest is not set")
+        if self._epochs[role] < newest:
             raise Fenced(
-                f"{role} epoch {self._epochs[role]}, the newest is {newest or 'not set'}: "
-                "this process belongs to an older life of the run"
+                f"{role} epoch {self._epochs[role]}, the newest is {newest}: this process belongs to an older life of the run"
             )
 
     def _held(self, lease: Lease) -> _Entry | None:

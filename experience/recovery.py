@@ -55,3 +55,21 @@ def check_restored(
         raise ValueError(f"sequence {missing[0]} was issued, and neither the buffer nor the ledger knows its end: this buffer does not belong to this ledger")  # fmt: skip
     if unknown:
         raise ValueError(f"sequence {unknown[0]} is live in the buffer and recorded in the ledger: this buffer does not belong to this ledger")  # fmt: skip
+
+
+def account_problem(record: BatchRecord, *, open_before: Set[int], issued_before: int) -> str:
+    """Why a batch does not continue the one before, which left `open_before` open of `issued_before` issued; empty = it does.
+
+    open before + issued since = settled now + open still. A server that lost acknowledged writes shows groups that were
+    settled before, or hides some that were open: a batch made of that would train groups twice, or forget them.
+    """
+    settled = {settlement.sequence for settlement in record.settled}
+    now = settled | {issue.sequence for issue in record.open}
+    due = open_before | set(range(issued_before, record.next_sequence))
+    if record.next_sequence < issued_before:
+        return f"{record.next_sequence} groups were issued, {issued_before} before the last batch"
+    if again := sorted(now - due):
+        return f"sequence {again[0]} had its end in an earlier batch"
+    if missing := sorted(due - now):
+        return f"sequence {missing[0]} was issued, and is neither settled nor open"
+    return ""

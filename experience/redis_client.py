@@ -19,7 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from experience.buffer import BufferFull, BufferRefused, BufferUnavailable, Fenced
+from experience.buffer import BufferFull, BufferLost, BufferRefused, BufferUnavailable, Fenced
 from experience.config import PASSWORD_VARIABLE, ExperienceConfig
 from experience.metrics import RETRIES
 
@@ -223,6 +223,11 @@ def _translated(error: redis.ResponseError) -> Exception:
     code, _, text = str(error).partition(" ")
     if code == "FENCED":
         return Fenced(f"{text}: this process belongs to an older life of the run")
+    if code == "LOST":
+        return BufferLost(
+            f"{text}: the server has lost what it had acknowledged (it restarted without its last writes, or was flushed); "
+            "`headrace resume` goes on, and issues anew what is gone"
+        )
     if code == "REFUSED":
         return ValueError(text)
     return error

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Literal
 
 import prometheus_client
@@ -21,6 +21,7 @@ from experience.buffer import ExperienceBuffer, Fenced
 from experience.ledger import Ledger
 from experience.recovery import check_restored, lost_issues, reissues
 from experience.redis_buffer import RedisBuffer
+from experience.schema import BatchRecord
 from experience.server import EmbeddedServer, ServerFailed
 from orchestrator import logs
 from orchestrator.admission import Admission
@@ -33,7 +34,7 @@ from orchestrator.run import Ending, Run, Signals
 from orchestrator.stores import LINEAGE, claim_name, open_buffer, open_ledger, open_server, open_store
 from orchestrator.topology import BUILDER, LOOPBACK, Topology, life_record, start_ray
 from weightstore.adopt import adopt_newest
-from weightstore.epochs import claim_epoch
+from weightstore.epochs import claim_epoch, newest_epoch
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ def _live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: C
             buffer=buffer,
             topology=topology,
             admission=admission,
+            mend=lambda: _mend(recipe, folder, admission, run_epoch=epoch, newest=topology.newest_epoch),
             lineage=LINEAGE,
             epoch=epoch,
             committed=committed,
@@ -141,11 +143,50 @@ def recover(buffer: ExperienceBuffer, ledger: Ledger, admission: Admission) -> i
     The ledger wins: what it holds is committed, whatever the buffer thinks. What was issued and is neither in a stream
     nor settled is lost: it is issued anew first and settled after, so that a death in between loses nothing.
     """
+    committed, record = _restore(buffer, ledger)
+    buffer.take_over()
+    _check_and_reissue(buffer, record, admission)
+    return committed
+
+
+def _mend(recipe: Recipe, folder: RunFolder, admission: Admission, *, run_epoch: int, newest: int) -> None:
+    """The same while the life goes on: its workers and its composer wait meanwhile, or end. Fenced: a newer life exists.
+
+    The store is asked for the newest epoch, since the server may have forgotten it. The ranks' epoch lets us settle.
+    """
+    claimed = newest_epoch(open_store(recipe, folder))
+    if claimed > newest:
+        raise Fenced(f"epoch {newest}, the newest is {claimed}: this process belongs to an older life of the run")
+    buffer = open_buffer(recipe, folder, run_epoch=run_epoch, trainer_epoch=newest)
+    with closing(buffer):
+        buffer.open(fingerprint=claim_name(recipe, folder))
+        buffer.raise_epoch(role="run", epoch=run_epoch)
+        buffer.raise_epoch(role="trainer", epoch=newest)
+        catch_up(buffer, open_ledger(recipe, folder), admission)
+
+
+def catch_up(buffer: ExperienceBuffer, ledger: Ledger, admission: Admission) -> None:
+    """Make buffer and ledger agree while batches are being committed."""
+    while True:
+        committed, record = _restore(buffer, ledger)
+        try:
+            _check_and_reissue(buffer, record, admission)
+            return
+        except ValueError:
+            if ledger.newest() == committed:  # else it was a batch that was committed meanwhile
+                raise
+
+
+def _restore(buffer: ExperienceBuffer, ledger: Ledger) -> tuple[int, BatchRecord | None]:
+    """The newest batch, with the buffer's counters and open issues brought up to it."""
     committed = ledger.newest()
     record = ledger.read(committed) if committed else None
     if record is not None:
         buffer.restore(record=record)
-    buffer.take_over()
+    return committed, record
+
+
+def _check_and_reissue(buffer: ExperienceBuffer, record: BatchRecord | None, admission: Admission) -> None:
     unsettled, settled = buffer.unsettled(), buffer.settled()
     check_restored(record, unsettled=unsettled, settled=settled, next_sequence=buffer.snapshot().next_sequence)
     lost = lost_issues(unsettled, present=buffer.present())
@@ -154,7 +195,6 @@ def recover(buffer: ExperienceBuffer, ledger: Ledger, admission: Admission) -> i
         again = reissues(lost, unsettled=unsettled, settled=settled)
         admission.issue_anew(again, buffer.snapshot())
         buffer.settle([issue.sequence for issue in lost], outcome="lost", reason="not in the buffer after a restart")
-    return committed
 
 
 @contextmanager

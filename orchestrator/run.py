@@ -8,12 +8,12 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import ray
 
-from experience.buffer import ExperienceBuffer
+from experience.buffer import ExperienceBuffer, Snapshot
 from orchestrator import metrics
 from orchestrator.admission import Admission
 from orchestrator.config import Recipe
@@ -22,6 +22,7 @@ from orchestrator.disk import LowWater
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
 from orchestrator.report import Reporter
+from orchestrator.server_loss import LossWatch
 from orchestrator.supervise import Kind, Supervisor
 from orchestrator.topology import Topology
 from orchestrator.trainer import Trainer
@@ -50,6 +51,7 @@ class Run:
         buffer: ExperienceBuffer,
         topology: Topology,
         admission: Admission,
+        mend: Callable[[], None],
         lineage: int,
         epoch: int,
         committed: int,
@@ -76,6 +78,7 @@ class Run:
             on_step=self._stepped,
             on_published=self._published,
         )
+        self._losses = LossWatch(buffer, mend=mend)
         self._watchdog = Watchdog(recipe.supervise, folder)
         self._brake = PoisonBrake(batch_groups=recipe.pacing.batch_groups)
 
@@ -85,10 +88,10 @@ class Run:
             now = time.monotonic()
             self._supervisor.tick(now)  # first: engines take longest to start
             self._trainer.tick(now)
-            snapshot = self._buffer.snapshot()
+            snapshot = self._losses.snapshot(committed=self._trainer.committed)
             self._mind_the_disk(now)
             if not self._stop.is_set():
-                self._admission.admit(snapshot, published=self._trainer.published)
+                snapshot = self._losses.pacing(self._admit, snapshot)
             data = self._admission.cursors(snapshot)
             self._reporter.tick(now, snapshot, self._trainer, self._supervisor, data=data)
             self._brake.tick(snapshot, self._buffer)
@@ -100,6 +103,9 @@ class Run:
                     raise RunFailed(self._shortage)
                 return "stopped"
             self._wait()
+
+    def _admit(self, snapshot: Snapshot) -> None:
+        self._admission.admit(snapshot, published=self._trainer.published)
 
     def request_stop(self) -> None:
         """Finish the operation in hand, publish, checkpoint, end."""

@@ -97,6 +97,11 @@ class Topology:
         self._builder = builder
         self._gpus = float(ray.cluster_resources().get("GPU", 0))
 
+    @property
+    def newest_epoch(self) -> int:
+        """The last that this life has claimed: its own, or that of its ranks."""
+        return self._trainer_epoch
+
     def worker(self, kind: str, index: int, life: int, now: float) -> Member:
         """A generation worker or a scorer; each life has a name of its own, so that its leases are its own."""
         section = self._recipe.generation.engine if kind == "gen" else self._recipe.scoring

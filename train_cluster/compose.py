@@ -3,16 +3,16 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 import numpy as np
 
 from experience import wire
-from experience.buffer import ExperienceBuffer, Snapshot
+from experience.buffer import BufferLost, ExperienceBuffer, Snapshot
 from experience.config import PacingConfig
 from experience.ledger import Ledger
 from experience.pacing import next_batch
-from experience.recovery import owed_attempts
+from experience.recovery import account_problem, owed_attempts
 from experience.schema import BatchRecord, Controls, Issue, ScoredGroup, Settlement
 from train_cluster import metrics
 from train_cluster.config import GrpoConfig
@@ -68,6 +68,10 @@ class Composer:
         self._drop_after_s = drop_after_s
         self._reached = reached
         self._pause = threading.Event()
+        self._account: tuple[int, Set[int], int] = (0, frozenset(), 0)
+        """Newest batch, what it left open, how many were issued by then; nothing before batch 1."""
+        self._repairing = 0
+        """The batch for which a loss was logged."""
 
     def compose(self, number: int, cancelled: Callable[[], bool] = lambda: False) -> BatchRecord:
         """Batch `number`, from the ledger or new; when it returns, ledger and buffer both have it.
@@ -77,14 +81,56 @@ class Composer:
         """
         record = self._ledger.read(number)
         if record is None:
-            groups = self._wait_for_groups(number, cancelled)
-            record = self._record(number, groups)
+            record, groups = self._draft(number, cancelled)
             self._reached("batch.commit.before", number)
             record = self._ledger.commit(record)
             self._reached("batch.commit.after", number)
             logger.info("batch committed", extra={"step": number, "groups": len(groups), "epoch": record.epoch})
-        self._buffer.commit(record)
+        self._acknowledge(record, cancelled)
         return record
+
+    def _draft(self, number: int, cancelled: Callable[[], bool]) -> tuple[BatchRecord, dict[int, bytes]]:
+        """The batch and its groups, once the buffer gives an account that continues the ledger's."""
+        open_before, issued_before = self._account_before(number)
+        while True:
+            try:
+                groups = self._wait_for_groups(number, cancelled)
+                record = self._record(number, groups)
+                problem = account_problem(record, open_before=open_before, issued_before=issued_before)
+                if problem:
+                    raise BufferLost(problem)
+                return record, groups
+            except BufferLost as error:
+                self._wait_for_repair(number, error, cancelled)
+
+    def _acknowledge(self, record: BatchRecord, cancelled: Callable[[], bool]) -> None:
+        """Let the buffer forget what is history."""
+        while True:
+            try:
+                self._buffer.commit(record)
+                break
+            except BufferLost as error:
+                self._wait_for_repair(record.number, error, cancelled)
+        self._account = record.number, frozenset(issue.sequence for issue in record.open), record.next_sequence
+
+    def _wait_for_repair(self, number: int, error: BufferLost, cancelled: Callable[[], bool]) -> None:
+        """The orchestrator notices the loss as well, and brings the buffer up to the ledger."""
+        if number != self._repairing:
+            logger.warning("the buffer has lost groups", extra={"step": number, "why": str(error)})
+            self._repairing = number
+        if cancelled():
+            raise ComposeCancelled(f"batch {number} was given up on request") from error
+        self._pause.wait(POLL_INTERVAL_S)
+
+    def _account_before(self, number: int) -> tuple[Set[int], int]:
+        """Sequences that batch `number - 1` left open, and how many were issued by then."""
+        last, still_open, issued = self._account
+        if last != number - 1:
+            record = self._ledger.read(number - 1)
+            if record is None:
+                raise ValueError(f"batch {number - 1} is not in the ledger: batch {number} cannot continue it")
+            still_open, issued = frozenset(issue.sequence for issue in record.open), record.next_sequence
+        return still_open, issued
 
     def _wait_for_groups(self, number: int, cancelled: Callable[[], bool]) -> dict[int, bytes]:
         """The encoded groups of the batch by sequence, ascending. Ends when the lowest B unsettled have all arrived."""

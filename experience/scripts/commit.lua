@@ -3,7 +3,7 @@
 local refusal = fenced('trainer', ARGV[1])
 if refusal then return refusal end
 if tonumber(ARGV[2]) > counter('committed') + 1 then
-  return redis.error_reply('REFUSED batch ' .. ARGV[2] .. ' does not follow batch ' .. counter('committed'))
+  return redis.error_reply('LOST batch ' .. ARGV[2] .. ' does not follow batch ' .. counter('committed'))
 end
 for i = 5, #ARGV do
   forget(ARGV[i])

@@ -26,7 +26,8 @@ end
 local function fenced(role, epoch)
   local newest = redis.call('HGET', counters, 'epoch:' .. role)
   if newest and tonumber(epoch) >= tonumber(newest) then return nil end
-  return redis.error_reply('FENCED ' .. role .. ' epoch ' .. epoch .. ', the newest is ' .. (newest or 'not set'))
+  local code = newest and 'FENCED ' or 'LOST '
+  return redis.error_reply(code .. role .. ' epoch ' .. epoch .. ', the newest is ' .. (newest or 'not set'))
 end
 
 local function held(stage, id, worker, deliveries)

@@ -13,7 +13,8 @@ if count > 0 and first + count <= expected then
   return redis.status_reply('OK')
 end
 if count > 0 and first ~= expected then
-  return redis.error_reply('REFUSED sequences from ' .. first .. ' do not continue next_sequence ' .. expected)
+  local code = first > expected and 'LOST ' or 'REFUSED '
+  return redis.error_reply(code .. 'sequences from ' .. first .. ' do not continue next_sequence ' .. expected)
 end
 for i = 0, count - 1 do
   local sequence = string.format('%d', first + i)

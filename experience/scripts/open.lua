@@ -2,7 +2,9 @@
 -- Repeated: finds its own values.
 local found = redis.call('HMGET', meta, 'fingerprint', 'schema')
 if not found[1] then
-  if redis.call('EXISTS', unpack(KEYS)) > 0 then return { '', '' } end
+  local others = redis.call('EXISTS', unpack(KEYS)) - redis.call('EXISTS', counters)
+  -- Epochs alone are no content: the ranks of a run whose server was flushed may have raised theirs since.
+  if others > 0 or counter('next_sequence') > 0 or counter('committed') > 0 then return { '', '' } end
   redis.call('HSET', meta, 'fingerprint', ARGV[1], 'schema', ARGV[2])
   found = { ARGV[1], ARGV[2] }
 end

@@ -4,7 +4,7 @@ if refusal then return refusal end
 local expected = counter('next_sequence')
 for i = 3, #ARGV do
   if tonumber(ARGV[i]) >= expected then
-    return redis.error_reply('REFUSED sequence ' .. ARGV[i] .. ' was never issued, next_sequence is ' .. expected)
+    return redis.error_reply('LOST sequence ' .. ARGV[i] .. ' was never issued, next_sequence is ' .. expected)
   end
 end
 for i = 3, #ARGV do
