@@ -1,11 +1,13 @@
-"""Balances every (prompt, attempt) that a run issued against its one end, from the ledger's blobs alone.
+"""Balances every (prompt, attempt) that a run issued against its one end, from the ledger's blobs.
 
+That the newest of them are there is not in the ledger: checkpoints, versions and status bear witness to it.
 An audit must not trust what it checks, so it reads the blobs by itself: neither experience.ledger, nor the wire form's
 decoder, nor recovery has a part in it. It knows four facts about the format: a blob is SHA-256 | frame, a frame is a
 header of 5 bytes | msgpack, a batch holds its groups as frames, and an array starts with its rank and shape.
 """
 
 import hashlib
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
@@ -20,6 +22,8 @@ from orchestrator.folder import RunFolder
 from orchestrator.stores import open_store
 
 _DIGEST_BYTES, _HEADER_BYTES = 32, 5
+_MADE_AFTER = re.compile(r"checkpoints/\d+/(\d+)-e\d+/manifest\.json|weights/\d+/e\d+/v(\d+)/manifest\.json")
+"""A checkpoint or a version: the step, which is the number of its last batch."""
 _MAX_PROBLEMS = 20
 """Shown; the first says where to look."""
 
@@ -63,8 +67,11 @@ class AuditReport:
 def audit(recipe: Recipe, folder: RunFolder) -> AuditReport:
     """ValueError: there is no ledger yet."""
     store = open_store(recipe, folder)
+    # First: a run that lives commits a batch before it makes anything of it.
+    made = {key: store.where(key) for kind in ("checkpoints", "weights") for key in store.list(kind)}
+    wanted, witness = _witnessed(made, folder)
     keys = [key for key in store.list("ledger") if key.endswith(".batch")]
-    if not keys:
+    if not keys and not wanted:
         raise ValueError(f"{store.where('ledger')}: no batch was committed yet; there is nothing to audit")
     report = AuditReport()
     books = _Books(recipe, report)
@@ -84,7 +91,18 @@ def audit(recipe: Recipe, folder: RunFolder) -> AuditReport:
         else:
             books.enter(int(PurePosixPath(key).stem), batch)
     books.close()
+    newest = max((int(PurePosixPath(key).stem) for key in keys), default=0)
+    if newest < wanted:
+        missing = f"batch {wanted} is" if wanted == newest + 1 else f"batches {newest + 1} to {wanted} are"
+        report.problems.append(f"{missing} missing in {store.where('ledger')}: {witness} was made after batch {wanted}")
     return report
+
+
+def _witnessed(made: Mapping[str, str], folder: RunFolder) -> tuple[int, str]:
+    """The highest batch that one of the blobs {key: where} or the status was made after, and where that is."""
+    after = [(int(found[1] or found[2]), made[key]) for key in made if (found := _MADE_AFTER.fullmatch(key))]
+    after.append((int(folder.read_status().get("committed", 0)), str(folder.status)))
+    return max(after, key=lambda one: one[0])
 
 
 class _Books:

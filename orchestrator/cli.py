@@ -6,6 +6,7 @@ Heavy libraries are imported by the commands, after parsing: `--help` answers at
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -208,7 +209,10 @@ def _confirmed(question: str) -> bool:
 def main() -> None:
     logging.getLogger().addHandler(logging.NullHandler())  # commands that keep a log say where; others stay silent
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # see orchestrator.entry
         code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):  # while the command line was read
+        code = 130
     except TyperException as error:  # a command line that it cannot read; empty where it has shown the help instead
         context = getattr(error, "ctx", None)
         how = f"{context.command_path if context else 'headrace'} --help"

@@ -28,8 +28,8 @@ def resume(path: Path, overrides: list[str], *, as_json: bool) -> None:
     folder = find(path)
     if folder.read_status().get("state") == "removing":
         raise ValueError(f"RUN = {folder.path}: is half removed; remedy: `headrace runs rm {folder.quoted}` ends it")
-    old = recipes.load(folder.recipe)
-    new = recipes.load(folder.recipe, [*overrides, f"run.root={folder.path.parent}"])
+    old = recipes.load_dumped(folder.recipe)
+    new = recipes.load_dumped(folder.recipe, [*overrides, f"run.root={folder.path.parent}"])
     lines = resume_violations(old, new)
     if folder.run_id != old.run.name:
         lines.append(
@@ -177,7 +177,7 @@ def audit(path: Path, *, as_json: bool) -> None:
     from orchestrator.audit import audit as balance
 
     folder = find(path)
-    report = balance(recipes.load(folder.recipe), folder)
+    report = balance(recipes.load_dumped(folder.recipe), folder)
     _emit(report.as_dict(), as_json=as_json, text="\n".join(report.lines()))
     if not report.balanced:
         raise SystemExit(1)
@@ -188,7 +188,7 @@ def replay(path: Path, *, as_json: bool) -> None:
 
     folder = find(path)
     with folder.locked(), Console(quiet=as_json) as console:
-        report = train_again(recipes.load(folder.recipe), folder, console=console)
+        report = train_again(recipes.load_dumped(folder.recipe), folder, console=console)
     _emit(report.as_dict(), as_json=as_json, text="\n".join(report.lines()))
     if not report.identical:
         raise SystemExit(1)
@@ -212,7 +212,7 @@ def export(path: Path, out: Path, *, as_json: bool) -> None:
     from orchestrator.export import export as write
 
     folder = find(path)
-    answer = write(recipes.load(folder.recipe), folder, out)
+    answer = write(recipes.load_dumped(folder.recipe), folder, out)
     _emit(answer, as_json=as_json, text=f"wrote {out}: version {answer['version']}, digest {answer['digest']}")
 
 

@@ -15,6 +15,7 @@ from orchestrator.config import Recipe
 from orchestrator.data_preview import previews
 from orchestrator.data_rows import check_rows
 from orchestrator.data_source import open_sources
+from orchestrator.disk import size
 from orchestrator.modelfolder import ModelFolder, read_model, stop_tokens
 from orchestrator.plan import Plan, make_plan, store_folder
 from orchestrator.prompts import PromptIssuer, PromptSource, open_source
@@ -266,7 +267,7 @@ def _data_warnings(source: PromptSource) -> list[str]:
 def _disk_warnings(recipe: Recipe, plan: Plan) -> list[str]:
     """One warning at most; RecipeError when the run cannot fit. What an earlier life wrote counts as free: it is reused."""
     free_in_root = disk.free_bytes(Path(recipe.run.root))
-    low = f"run.root = {recipe.run.root}: only {free_in_root / 1e9:.2f} GB are free there; free some"
+    low = f"run.root = {recipe.run.root}: only {size(free_in_root)} are free there; free some"
     if recipe.store.in_bucket:
         if free_in_root < disk.LOW_BYTES:
             raise RecipeError([low])
@@ -275,7 +276,10 @@ def _disk_warnings(recipe: Recipe, plan: Plan) -> list[str]:
     free = disk.free_bytes(folder) + disk.bytes_below(folder)
     key = "store.url" if recipe.store.url else "run.root"
     where = f"{key} = {recipe.store.url or recipe.run.root}"
-    facts = f"the run may keep {plan.max_disk_bytes / 1e9:.2f} GB there at a time and {free / 1e9:.2f} GB are free"
+    facts = (
+        f"the run may keep {size(plan.max_disk_bytes)} there at a time, {size(disk.LOW_BYTES)} must stay free, "
+        f"and {size(free)} are free"
+    )
     needed = plan.max_disk_bytes + disk.LOW_BYTES  # below which it would stop
     if needed > free:
         raise RecipeError([f"{where}: {facts}; free some, name another disk, or lower training.checkpoint.keep"])

@@ -31,6 +31,8 @@ PATH_KEYS = (
 
 _SECRET = re.compile(r"://[^/\s]*@")
 """User and password of an address, which is refused and must not be repeated."""
+_END = "...\n"
+"""YAML's own mark for the end of a document."""
 _SHOWN_CHARACTERS = 300
 """Of a value that is refused."""
 
@@ -69,16 +71,30 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as YAML, all defaults written out: `load` gives an equal one back. Recipes hold no secrets."""
-    return yamlfile.render(recipe.model_dump(mode="json"))
+    return yamlfile.render(recipe.model_dump(mode="json")) + _END
 
 
-def _read(file: Path) -> dict[str, Any]:
+def load_dumped(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """`load` what `dump` wrote, and all of it: a recipe that lost its last lines is valid, with defaults in their place."""
+    if not _text(path).endswith(_END):
+        raise RecipeError(
+            [f"{path}: is cut short; restore it from a copy (if nothing is missing, add a last line of three dots)"]
+        )
+    return load(path, overrides)
+
+
+def _text(file: Path) -> str:
     try:
-        raw = yamlfile.parse(file.read_text(encoding="utf-8"))
+        return file.read_text(encoding="utf-8")
     except OSError as error:
         raise RecipeError([f"{file}: cannot be read ({error.strerror}); name a recipe, a YAML file"]) from None
     except UnicodeDecodeError as error:
         raise RecipeError([f"{file}: not UTF-8 text (byte {error.start}); save it as UTF-8"]) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        raw = yamlfile.parse(_text(file))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

@@ -85,7 +85,7 @@ def remove(path: Path, *, leave_server: bool = False) -> None:
     if not is_run(path):
         return
     folder = RunFolder(path)
-    recipe = recipes.load(folder.recipe)
+    recipe = recipes.load_dumped(folder.recipe)
     with folder.locked():
         folder.write_last({"run": folder.run_id, "state": REMOVING, "cause": f"`headrace runs rm {folder.quoted}`"})
         from orchestrator.stores import open_store  # the stores' libraries, once there is something to do

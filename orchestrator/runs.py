@@ -86,7 +86,7 @@ def store_elsewhere(recipe: Recipe, folder: RunFolder) -> str:
 def store_of(folder: RunFolder) -> tuple[str, int | None]:
     """Where the blobs of a run are that keeps them outside its folder, and how many bytes, None where that is no folder."""
     try:
-        where = store_elsewhere(recipes.load(folder.recipe), folder)
+        where = store_elsewhere(recipes.load_dumped(folder.recipe), folder)
     except recipes.RecipeError:
         return "?", None
     return where, None if "://" in where else bytes_below(Path(where)) if where else 0

@@ -75,7 +75,7 @@ def test_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
     assert fields["License-Expression"] == "Apache-2.0"
     assert "Version 2.0, January 2004" in wheel.read(f"{info}/licenses/LICENSE").decode()
     entries = wheel.read(f"{info}/entry_points.txt").decode()
-    assert "[console_scripts]\nheadrace = orchestrator.cli:main" in entries
+    assert "[console_scripts]\nheadrace = orchestrator.entry:main" in entries
     assert "[vllm.general_plugins]\nheadrace = gen_cluster.weight_engine:register" in entries
 
 

@@ -186,6 +186,27 @@ def test_the_ledger_may_stand_in_a_store_of_its_own(tmp_path):
     assert audit(recipe, elsewhere).balanced
 
 
+def test_missing_batches_at_the_end_are_found_by_what_was_made_of_them(run):
+    run.keep(books())
+    store = FileBlobStore(run.folder.path)
+    store.put_if_absent("checkpoints/0/00000003-e1/manifest.json", b"{}")
+    store.put_if_absent("weights/0/e1/v2/manifest.json", b"{}")
+    run.folder.write_json(run.folder.status, {"state": "failed", "committed": 3})
+    assert run.audit().balanced
+    run.blob(3).unlink()
+    (problem,) = run.audit().problems
+    assert problem.startswith(f"batch 3 is missing in {run.folder.path}/ledger: ")
+    assert problem.endswith("checkpoints/0/00000003-e1/manifest.json was made after batch 3")
+    for number in (1, 2):
+        run.blob(number).unlink()
+    store.put_if_absent("weights/0/e1/v5/manifest.json", b"{}")
+    (problem,) = run.audit().problems
+    assert "batches 1 to 5 are missing" in problem
+    assert "weights/0/e1/v5/manifest.json was made" in problem
+    run.folder.write_json(run.folder.status, {"state": "failed", "committed": 6})
+    assert run.audit().problems[0].endswith(f"{run.folder.status} was made after batch 6")
+
+
 def test_pruned_history_is_no_gap(run):
     """Batch 1 settled sequence 4 out of order: those that stay need not know it, though they know 2 and 3."""
     late = [

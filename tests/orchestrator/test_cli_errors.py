@@ -121,6 +121,21 @@ def test_a_replay_of_a_run_that_published_nothing_is_refused(workplace):
     )
 
 
+@pytest.mark.parametrize("command", ["resume trial", "audit trial", "run --replay trial", "export trial new"])
+def test_a_recipe_that_lost_its_end_is_refused_by_all_that_read_it(workplace, monkeypatch, capsys, command):
+    """It parses, and defaults would stand in for what is missing."""
+    recipe = workplace / "runs/trial/recipe.yaml"
+    lines = recipe.read_text().splitlines(keepends=True)
+    recipe.write_text("".join(lines[: lines.index("training:\n")]))
+    recipes.load(recipe)
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "argv", ["headrace", *command.split()])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    assert_one_line(capsys.readouterr().err, f"{recipe}: is cut short", "restore it from a copy")
+
+
 def test_an_error_of_ours_is_one_line_too(workplace):
     (workplace / "runs/trial/status.json").write_text('{"state": "completed", "step": 1}')
     done = headrace("status", "trial", cwd=workplace)
@@ -206,6 +221,31 @@ def test_the_commands_that_people_repeat_load_nothing_heavy_either(workplace):
             [sys.executable, "-c", light, *command.split()], cwd=workplace, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
+
+
+INTERRUPTED = """
+import os, signal, sys
+module = sys.argv[1]
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from orchestrator.entry import main
+sys.argv = ["headrace", "status", "trial"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [("orchestrator.cli", -signal.SIGINT), ("typer", -signal.SIGINT), ("orchestrator.commands", 130)],
+)
+def test_ctrl_c_shows_no_traceback_however_early(workplace, module, code):
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, module], cwd=workplace, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
 def test_without_a_command_the_help_is_shown(workplace):
