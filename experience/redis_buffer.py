@@ -35,8 +35,10 @@ class RedisBuffer:
         config: ExperienceConfig,
         run_epoch: int = 0,
         trainer_epoch: int = 0,
+        explain: Callable[[], str] = lambda: "",
     ) -> None:
-        self._client = RedisClient(connect, run_id=run_id, retry_s=config.retry_s)
+        """explain: what else is known when the server is given up, for the message."""
+        self._client = RedisClient(connect, run_id=run_id, retry_s=config.retry_s, explain=explain)
         self._run_epoch = run_epoch
         self._trainer_epoch = trainer_epoch
 

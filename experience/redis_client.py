@@ -119,14 +119,22 @@ class _Script:
 class RedisClient:
     """Runs our scripts on one run's keys `headrace:{run_id}:…`; thread-safe."""
 
-    def __init__(self, connect: Callable[[], redis.Redis], *, run_id: str, retry_s: float) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], redis.Redis],
+        *,
+        run_id: str,
+        retry_s: float,
+        explain: Callable[[], str] = lambda: "",
+    ) -> None:
+        """explain: what else is known when the server is given up, for the message."""
         if not run_id or any(character in run_id for character in "{} \n"):
             raise ValueError(
                 f"run_id = {run_id!r}: must be a name without braces and spaces, since keys are built of it"
             )
         self.prefix = f"headrace:{{{run_id}}}:"
         self._keys = [self.prefix + name for name in KEYS]
-        self._retry_s = retry_s
+        self._retry_s, self._explain = retry_s, explain
         self._redis = connect()
         self.url = _url(self._redis)
         folder = resources.files("experience") / "scripts"
@@ -197,12 +205,17 @@ class RedisClient:
             now = time.monotonic()
             first_failure = now if first_failure is None else first_failure
             if now + delay - first_failure > self._retry_s or self._closed.wait(delay):
-                raise BufferUnavailable(
-                    f"{self.url} did not answer for {now - first_failure:.0f} s: {failure}"
-                ) from failure
+                raise BufferUnavailable(self._gone(failure, now - first_failure)) from failure
             RETRIES.inc()
             log.warning("buffer_retry", extra={"url": self.url, "error": str(failure), "delay_s": delay})
             delay = min(2 * delay, _LAST_DELAY_S)
+
+    def _gone(self, failure: Exception, silent_s: float) -> str:
+        """A server that answers and refuses (a full disk under its append-only file) says why itself."""
+        refuses = isinstance(failure, redis.ResponseError)
+        what = "refused our writes" if refuses else "did not answer"
+        known = self._explain()
+        return f"{self.url} {what} for {silent_s:.0f} s: {failure}" + (f"; {known}" if known else "")
 
     def __repr__(self) -> str:
         return f"RedisClient({self.url}, {self.prefix})"

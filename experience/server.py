@@ -17,6 +17,8 @@ import hashlib
 import json
 import logging
 import os
+import platform
+import re
 import secrets
 import select
 import shutil
@@ -27,6 +29,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -42,6 +45,13 @@ _STOP_S = 20.0
 """To end after SIGTERM (one last fsync) before SIGKILL."""
 _LOOK_AGAIN_S = 0.02
 """Between two tries of a starting server, which cannot tell us when it is ready."""
+_TAIL_BYTES = 16 * 1024
+_RECENT_S = 300.0
+"""Of the log: older trouble is over."""
+_TROUBLE = re.compile(
+    r"\d+:\w (?P<time>\d+ \w{3} \d{4} [\d:]{8})\.\d+ [#*] (?P<text>(?!WARNING).*(?:error|can't|no space).*)",
+    re.IGNORECASE,
+)
 _SOCKET_PATH_BYTES = 100
 """sun_path holds 108 with its end on Linux, 104 elsewhere."""
 
@@ -56,6 +66,8 @@ class Launched:
 
     socket: str
     binary: str
+    host: str = ""
+    """Where it was started; empty = before this was noted."""
 
 
 class EmbeddedServer:
@@ -102,6 +114,7 @@ class EmbeddedServer:
             log.warning("fsync_may_lose_writes", extra={"fsync": self.fsync, "folder": str(self.folder)})
         with self._lock():
             launched = self._launched()
+            self._refuse_another_host(launched)
             if launched is not None and self._answers(launched):
                 log.info("server_adopted", extra={"pid": self.pid, "socket": launched.socket})
             else:
@@ -117,19 +130,42 @@ class EmbeddedServer:
         """End the server of this folder, whoever started it; its data stay. Idempotent."""
         if self.folder.exists():
             with self._lock():
-                self._end(self._launched())
+                launched = self._launched()
+                self._refuse_another_host(launched)
+                self._end(launched)
                 self._state.unlink(missing_ok=True)
+
+    def last_error(self) -> str:
+        """The server's own words for its last trouble of the last minutes, with the file that has them; empty = none."""
+        if not self._log.exists():
+            return ""
+        with self._log.open("rb") as file:
+            file.seek(max(0, self._log.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+        since = datetime.now() - timedelta(seconds=_RECENT_S)
+        found = [match for line in lines if (match := _TROUBLE.fullmatch(line))]
+        recent = [match["text"] for match in found if datetime.strptime(match["time"], "%d %b %Y %H:%M:%S") >= since]
+        return f"the end of {self._log}: {' '.join(recent[-2:])}" if recent else ""
 
     def client(self) -> redis.Redis:
         """A client of the started server, for whoever looks at it."""
         return self.address.connect()
+
+    def _refuse_another_host(self, launched: Launched | None) -> None:
+        """Where a shared folder has no shared locks, nothing else keeps two machines from serving one folder."""
+        here = platform.node()
+        if launched is not None and launched.host not in ("", here):
+            raise ServerFailed(
+                f"{self._state}: the server of this folder was started on {launched.host} and was not stopped, and this is "
+                f"{here}; stop or resume the run on {launched.host}, or delete the file if that machine no longer runs it"
+            )
 
     def _launch(self, *, preferred: str | None) -> Launched:
         binary = find_binary(preferred)
         if not self._password.exists():
             _write_private(self._password, secrets.token_hex(32))
         socket = self._socket()
-        launched = Launched(socket=str(socket), binary=binary)
+        launched = Launched(socket=str(socket), binary=binary, host=platform.node())
         _write_private(self._config, self._settings(socket))
         _write_private(self._state, json.dumps(asdict(launched)))
         with self._log.open("ab") as output:

@@ -3,10 +3,11 @@
 import secrets
 from pathlib import Path
 
+from experience.buffer import BufferRefused
 from experience.ledger import Ledger
 from experience.redis_buffer import RedisBuffer
 from experience.redis_client import Address
-from experience.server import EmbeddedServer
+from experience.server import EmbeddedServer, ServerFailed
 from orchestrator.config import Recipe, fingerprint
 from orchestrator.folder import RunFolder
 from weightstore.address import parse_address
@@ -73,7 +74,12 @@ def open_buffer(recipe: Recipe, folder: RunFolder, *, run_epoch: int, trainer_ep
         run_epoch=run_epoch,
         trainer_epoch=trainer_epoch,
         config=recipe.experience,
+        explain=server.last_error if server else _nothing_more,
     )
+
+
+def _nothing_more() -> str:
+    return ""
 
 
 def claim_name(recipe: Recipe, folder: RunFolder) -> str:
@@ -91,7 +97,10 @@ def forget_groups(recipe: Recipe, folder: RunFolder) -> int:
     its keys, and its alone, on the user's own. How many keys that were. BufferUnavailable; BufferRefused: they are another's."""
     server = open_server(recipe, folder)
     if server is not None:
-        server.stop()
+        try:
+            server.stop()
+        except ServerFailed as error:
+            raise BufferRefused(str(error)) from error
         return 0
     buffer = open_buffer(recipe, folder, run_epoch=0, trainer_epoch=0)
     try:

@@ -53,6 +53,7 @@ class OwnServer:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.socket = self.folder / "s"
+        (self.folder / "users.acl").touch()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -68,6 +69,7 @@ class OwnServer:
         settings = {
             "port": "0", "unixsocket": str(self.socket), "dir": str(self.folder), "save": "", "appendonly": "yes",
             "appendfsync": "always", "logfile": str(self.folder / "log"), "set-proc-title": "no",
+            "aclfile": str(self.folder / "users.acl"),
         }  # fmt: skip
         if self.port:
             tls = {"tls-port": self.port, "tls-ca-cert-file": "ca.pem", "tls-cert-file": "server.pem"}
@@ -89,6 +91,7 @@ class OwnServer:
     def allow(self, *more: str) -> None:
         """The user `headrace` with the documented rights and those in `more`; the password is the documented one too."""
         self.admin().execute_command("ACL", "SETUSER", "headrace", *documented_rights(), *more)
+        self.admin().execute_command("ACL", "SAVE")
 
     def kill(self) -> None:
         """SIGKILL, and gone."""

@@ -1,6 +1,9 @@
 """A Redis of the user's own: what is refused at the start, what is warned of, TLS, users, and several runs on it."""
 
 import re
+import resource
+import threading
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib import resources
@@ -44,8 +47,8 @@ def refusal(address):
     return str(caught.value)
 
 
-def a_run(address, run_id, *, fingerprint="f", epoch=1):
-    config = ExperienceConfig(retry_s=5.0)
+def a_run(address, run_id, *, fingerprint="f", epoch=1, retry_s=5.0):
+    config = ExperienceConfig(retry_s=retry_s)
     buffer = RedisBuffer(address.connect, run_id=run_id, config=config, run_epoch=epoch, trainer_epoch=epoch)
     buffer.open(fingerprint=fingerprint)
     buffer.raise_epoch(role="run", epoch=epoch)
@@ -144,6 +147,42 @@ def test_a_server_that_does_not_answer_is_named(own, user):
     own.kill()
     with pytest.raises(BufferUnavailable, match=r"unix:///.* did not answer"):
         look(user)
+
+
+@pytest.mark.parametrize("policy", ["everysec", "always"])
+def test_a_full_disk_is_named_in_the_servers_own_words(own, user, policy):
+    """Files may not grow, as on a full disk: under everysec the server answers MISCONF, under always it ends itself."""
+    own.admin().config_set("appendfsync", policy)
+    buffer = a_run(user, "full", retry_s=1.5)
+    log = max((own.folder / "appendonlydir").glob("*.incr.aof"))
+    resource.prlimit(own.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY))
+
+    def issue_many():
+        for sequence in range(100):
+            buffer.issue([a_prompt(sequence)], cursor=sequence + 1)
+            time.sleep(0.1)  # everysec: the server writes behind its answers
+
+    with pytest.raises(BufferUnavailable) as caught:
+        issue_many()
+    named = (
+        r"refused our writes for .*MISCONF Errors writing to the AOF file" if policy == "everysec" else "did not answer"
+    )
+    assert re.search(named, str(caught.value))
+    buffer.close()
+
+
+def test_a_server_that_was_killed_goes_on_where_it_was(own, user):
+    """appendfsync always: what was acknowledged is there again, for the same client."""
+    buffer = a_run(user, "again", retry_s=60.0)
+    buffer.issue([a_prompt(sequence) for sequence in range(20)], cursor=20)
+    leases = buffer.lease("prompts", worker="w", count=20, lease_s=60)
+    assert all(buffer.advance([(held, b"c" * 1000) for held in leases[:15]]))
+    before = (buffer.snapshot(), buffer.present())
+    own.kill()
+    threading.Timer(0.3, own.start).start()
+    assert (buffer.snapshot(), buffer.present()) == before
+    assert all(buffer.advance([(held, b"c") for held in leases[15:]]))
+    buffer.close()
 
 
 # -- TLS ---------------------------------------------------------------------------------------------------------------

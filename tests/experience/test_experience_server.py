@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from experience_records import a_prompt
 
+from experience.buffer import BufferUnavailable
 from experience.config import ExperienceConfig
 from experience.redis_buffer import RedisBuffer
 from experience.server import EmbeddedServer, ServerFailed, find_binary
@@ -204,6 +206,44 @@ def test_a_failed_start_shows_the_servers_own_words(folder):
     with pytest.raises(ServerFailed, match=r"did not start on .*(?s:.*)AOF"):
         server.start()
     assert server.pid is None
+
+
+def test_a_server_that_another_host_started_is_left_alone(folder):
+    server = EmbeddedServer(folder)
+    server.start()
+    pid = server.pid
+    state = json.loads((folder / "server.json").read_text())
+    (folder / "server.json").write_text(json.dumps(state | {"host": "node7"}))
+    for call in (EmbeddedServer(folder).start, EmbeddedServer(folder).stop):
+        with pytest.raises(
+            ServerFailed, match=r"server\.json: .* started on node7 and was not stopped, .*delete the file if"
+        ):
+            call()
+    assert server.pid == pid
+    (folder / "server.json").write_text(json.dumps(state))
+
+
+def test_a_disk_that_is_full_is_named_by_the_servers_own_words(folder, tmp_path, monkeypatch):
+    """Files may not grow: what a write then gets is an error, as from a full disk."""
+    link = tmp_path / "bin" / "redis-server"
+    real = link.readlink()
+    link.unlink()
+    link.write_text(f"#!/bin/sh\ntrap '' XFSZ\nexec '{real}' \"$@\"\n")
+    link.chmod(0o755)
+    server = EmbeddedServer(folder)
+    server.start()
+    assert server.last_error() == ""
+    config = ExperienceConfig(retry_s=1.0)
+    buffer = RedisBuffer(server.client, run_id="r", config=config, run_epoch=1, explain=server.last_error)
+    buffer.open(fingerprint="f")
+    buffer.raise_epoch(role="run", epoch=1)
+    server.client().set("ballast", "x" * 100_000)  # far more than the server's log, which may grow
+    log = max((folder / "appendonlydir").glob("*.incr.aof"))
+    resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (log.stat().st_size, resource.RLIM_INFINITY))
+    with pytest.raises(BufferUnavailable, match=r"for \d+ s: .*; the end of .*server\.log: .*AOF") as caught:
+        buffer.issue([a_prompt(0)], cursor=1)
+    assert "\n" not in str(caught.value)
+    buffer.close()
 
 
 def test_a_machine_without_a_server_is_told_what_to_install(monkeypatch):
