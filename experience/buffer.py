@@ -23,6 +23,11 @@ Role = Literal["run", "trainer"]
 """Who holds an epoch: the run (orchestrator, generation, scoring) or the trainer's ranks."""
 
 
+BACK_OFF_S = 0.5
+"""From a failure of a group to its next delivery, doubled with each: so long that what fails for a while (a service, a
+disk) is not tried as often as it can fail, and short beside a step. Never longer than a lease."""
+
+
 class BufferRefused(ValueError):
     """The buffer holds something that this run must not touch; the message names it and the remedy."""
 
@@ -115,7 +120,7 @@ class ExperienceBuffer(Protocol):
     def lease(self, stage: Stage, *, worker: str, count: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:
         """Expired leases of any worker first, then new entries; waits up to wait_s when there is none.
 
-        Expired: not renewed for lease_s, so all callers must pass the same. A worker name belongs to one life of a worker.
+        Expired: not renewed for lease_s, so all callers must pass the same; or given back, and its back-off is over. A worker name belongs to one life of a worker.
         """
 
     def renew(self, leases: Iterable[Lease]) -> set[str]:
@@ -129,7 +134,7 @@ class ExperienceBuffer(Protocol):
         """Acknowledge and put downstream, atomically per entry; False where the lease was no longer live."""
 
     def release(self, lease: Lease, *, reason: str) -> None:
-        """Give the entry back at once, for redelivery as a suspect."""
+        """Give the entry back, for redelivery as a suspect after BACK_OFF_S · 2^(deliveries − 1), or lease_s if shorter."""
 
     # -- the trainer -----------------------------------------------------------------------------------------------
     def unsettled(self) -> list[Issue]:

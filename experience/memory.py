@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from experience.buffer import BufferLost, BufferRefused, Fenced, Lease, Role, Snapshot, Stage
+from experience.buffer import BACK_OFF_S, BufferLost, BufferRefused, Fenced, Lease, Role, Snapshot, Stage
 from experience.metrics import LOST_LEASES, QUARANTINED, REDELIVERIES, observe
 from experience.schema import BatchRecord, Issue, Outcome, Prompt, Settlement
 from experience.wire import encode
@@ -28,12 +28,17 @@ class _Entry:
     """Holder; empty = never leased, or released."""
     deliveries: int = 0
     renewed_at: float = -math.inf
-    """On the server's clock; the lease ends lease_s later."""
+    """On the server's clock; the lease ends lease_s later, or the back-off where nobody holds it."""
     alone: int = 0
     """Deliveries run alone."""
     counted: int = 0
     """The last of them, by `deliveries`."""
     failure: str = "the worker died"
+
+    def free_at(self, lease_s: float) -> float:
+        """When it may be leased, again or for the first time."""
+        back_off_s = BACK_OFF_S * 2 ** (self.deliveries - 1)
+        return self.renewed_at + (lease_s if self.worker else min(lease_s, back_off_s))
 
 
 @dataclass
@@ -199,11 +204,11 @@ class MemoryBuffer:
             while True:
                 self._check_epoch("run")
                 now = server.clock()
-                free = [item for item in server.streams[stage].items() if now - item[1].renewed_at >= lease_s]
+                free = [item for item in server.streams[stage].items() if now >= item[1].free_at(lease_s)]
                 free.sort(key=lambda item: item[1].deliveries == 0)  # stable: expired ones first, each by age
                 if free or now >= deadline:
                     break
-                expiries = [entry.renewed_at + lease_s for entry in server.streams[stage].values()]
+                expiries = [entry.free_at(lease_s) for entry in server.streams[stage].values()]
                 server.changed.wait(min([deadline, *expiries]) - now)
             leases = [self._deliver(stage, entry_id, entry, worker) for entry_id, entry in free[:count]]
         REDELIVERIES.labels(stage).inc(sum(lease.suspect for lease in leases))
@@ -257,7 +262,7 @@ class MemoryBuffer:
             self._check_epoch("run")
             entry = self._held(lease)
             if entry is not None:
-                entry.worker, entry.renewed_at, entry.failure = "", -math.inf, reason
+                entry.worker, entry.renewed_at, entry.failure = "", self._server.clock(), reason
                 self._server.changed.notify_all()
 
     # -- the trainer -----------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import redis
 
-from experience.buffer import BufferRefused, Lease, Snapshot, Stage
+from experience.buffer import BACK_OFF_S, BufferRefused, Lease, Snapshot, Stage
 from experience.config import ExperienceConfig
-from experience.metrics import LOST_LEASES, QUARANTINED, REDELIVERIES, observe
+from experience.metrics import LOST_LEASES, QUARANTINED, REDELIVERIES, REDELIVERY_SECONDS, observe
 from experience.redis_client import RedisClient
 from experience.schema import SCHEMA_VERSION, BatchRecord, Issue, Outcome, Prompt, Settlement
 from experience.wire import encode
@@ -115,9 +115,10 @@ class RedisBuffer:
         if count < 1:
             raise ValueError(f"count = {count}: lease at least 1")
         lease_ms = max(1, round(lease_s * 1000))
+        back_off_ms = round(BACK_OFF_S * 1000)
         deadline = time.monotonic() + wait_s
         while True:
-            last, entries = self._client.run("lease", self._run_epoch, stage, worker, count, lease_ms)
+            last, entries = self._client.run("lease", self._run_epoch, stage, worker, count, lease_ms, back_off_ms)
             remaining_s = deadline - time.monotonic()
             if entries or remaining_s <= 0:
                 break
@@ -131,9 +132,18 @@ class RedisBuffer:
                 deliveries=deliveries,
                 data=data,
             )
-            for entry_id, sequence, data, deliveries in entries
+            for entry_id, sequence, data, deliveries, _ in entries
         ]
-        REDELIVERIES.labels(stage).inc(sum(lease.suspect for lease in leases))
+        again = {
+            lease.sequence: idle_ms / 1000
+            for lease, (*_, idle_ms) in zip(leases, entries, strict=True)
+            if lease.suspect
+        }
+        REDELIVERIES.labels(stage).inc(len(again))
+        for idle_s in again.values():
+            REDELIVERY_SECONDS.labels(stage).observe(idle_s)
+        if again:
+            log.info("entries redelivered", extra={"stage": stage, "idle_s": again})
         return leases
 
     def renew(self, leases: Iterable[Lease]) -> set[str]:

@@ -188,6 +188,7 @@ class GenerationWorker:
             self._forget(group, result="quarantined")
 
     def _start_group(self, group: HeldGroup) -> None:
+        self._reached("gen.start", group.prompt.sequence)
         group.started_at = time.monotonic()
         sampling = group.prompt.sampling
         for index, request_id in enumerate(group.request_ids):

@@ -13,6 +13,7 @@ local meta, counters, issued, settled, places, alone, failures = unpack(KEYS, 1,
 local streams = { prompts = KEYS[8], completions = KEYS[9], experience = KEYS[10], quarantine = KEYS[11] }
 local downstream = { prompts = 'completions', completions = 'experience' }
 local GROUP = 'workers'
+local NOBODY = 'released' -- holds what was given back
 
 local function counter(name)
   return tonumber(redis.call('HGET', counters, name) or '0')

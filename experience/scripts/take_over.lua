@@ -7,7 +7,7 @@ for stage in pairs(downstream) do
   local held_now = redis.call('XPENDING', stream, GROUP)[1]
   if held_now > 0 then
     for _, pending in ipairs(redis.call('XPENDING', stream, GROUP, '-', '+', held_now)) do
-      redis.call('XCLAIM', stream, GROUP, 'released', 0, pending[1], 'TIME', 1, 'RETRYCOUNT', 0, 'JUSTID')
+      redis.call('XCLAIM', stream, GROUP, NOBODY, 0, pending[1], 'TIME', 1, 'RETRYCOUNT', 0, 'JUSTID')
     end
   end
 end

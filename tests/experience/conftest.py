@@ -47,6 +47,13 @@ def address(binary: str, addresses: Callable[[str], Address]) -> Address:
     return addresses("valkey" if binary == binary_of("valkey") else "redis")
 
 
+@pytest.fixture(autouse=True)
+def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed is served again at once; the test of the back-off sets its own."""
+    monkeypatch.setattr("experience.memory.BACK_OFF_S", 0.0)
+    monkeypatch.setattr("experience.redis_buffer.BACK_OFF_S", 0.0)
+
+
 @pytest.fixture(scope="session")
 def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Address]]:
     """Kind -> where one server of it answers, started at the first call."""

@@ -129,6 +129,22 @@ def test_a_released_entry_is_served_at_once_as_a_suspect(buffer):
     assert buffer.advance([(second, b"c")]) == [True]
 
 
+@pytest.mark.parametrize("lease_s", [LONG_S, 0.3])
+def test_what_fails_is_served_again_after_a_back_off_that_doubles_up_to_a_lease(buffer, monkeypatch, lease_s):
+    for module in ("memory", "redis_buffer"):
+        monkeypatch.setattr(f"experience.{module}.BACK_OFF_S", 0.2)
+    issue(buffer, 1)
+    (held,) = lease(buffer)
+    for back_off_s in (0.2, min(0.4, lease_s)):
+        released_at = time.monotonic()
+        buffer.release(held, reason="the service is down")
+        assert lease(buffer, worker="other", lease_s=lease_s) == []
+        (held,) = lease(buffer, worker="other", lease_s=lease_s, wait_s=20.0)
+        assert time.monotonic() - released_at >= back_off_s
+        assert held.suspect
+    assert held.deliveries == 3
+
+
 def test_a_waiting_lease_wakes_for_a_new_entry(buffer):
     start = time.monotonic()
     assert lease(buffer, wait_s=0.1) == []

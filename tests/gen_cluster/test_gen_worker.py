@@ -83,6 +83,12 @@ class Stage:
         return {lease.sequence: decode(lease.data, CompletionGroup) for lease in leases}
 
 
+@pytest.fixture(autouse=True)
+def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed is served again at once: the buffer's clock stands still here."""
+    monkeypatch.setattr("experience.memory.BACK_OFF_S", 0.0)
+
+
 @pytest.fixture
 def stage() -> Iterator[Stage]:
     stage = Stage()
@@ -112,7 +118,7 @@ def test_a_group_says_what_was_sampled_how_and_by_which_weights(stage: Stage) ->
         assert completion.spans == (VersionSpan(lineage=0, epoch=1, number=0, start=0, end=4),)
         assert (completion.finish_reason, completion.channels) == ("length", {})
     assert stage.depth("prompts") == 0
-    assert stage.reached == [("gen.group", 0)]
+    assert stage.reached == [("gen.start", 0), ("gen.group", 0)]
     assert stage.worker.status() | {"state": "generating"} == {
         "state": "generating",
         "served": "0/1/0",
@@ -373,12 +379,12 @@ def test_a_buffer_that_is_gone_ends_the_worker(stage: Stage, monkeypatch: pytest
         stage.until(lambda: False)
 
 
-def test_the_fault_point_comes_before_the_group_is_put(stage: Stage) -> None:
+def test_the_fault_points_come_before_a_group_starts_and_before_it_is_put(stage: Stage) -> None:
     seen = []
-    stage.worker._reached = lambda point, step: seen.append((point, step, stage.depth("completions")))
+    stage.worker._reached = lambda *place: seen.append((*place, stage.engine.running(), stage.depth("completions")))
     stage.issue(a_prompt(0))
-    stage.until(lambda: seen)
-    assert seen == [("gen.group", 0, 0)]
+    stage.until(lambda: stage.depth("completions"))
+    assert seen == [("gen.start", 0, 0, 0), ("gen.group", 0, 0, 0)]
 
 
 def test_run_ends_when_asked_and_keeps_nothing_running(stage: Stage) -> None:
