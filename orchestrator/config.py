@@ -62,6 +62,7 @@ RESUMABLE_KEYS: Mapping[str, str] = {
     "generation.engine.threads": "capacity of an engine, not what it samples from",
     "scoring.workers": "workers are stateless",
     "scoring.groups_per_pass": "grouping of independent forward passes",
+    "scoring.reward_timeout_s": "which groups failed is recorded in the ledger",
     "scoring.poll_interval_s": "idle time only",
     "scoring.threads": "speed only; the scores are recorded in the ledger",
     "training.ranks": "checkpoints load on any world size; recorded per life, and bit-identity ends there",

@@ -43,6 +43,8 @@ class ScoringConfig(BaseModel):
     """null = no reference model: no KL can be measured."""
     groups_per_pass: int = Field(default=16, ge=1)
     """Groups leased and scored together."""
+    reward_timeout_s: float = Field(default=60.0, gt=0)
+    """What all rewards of one group may take before it fails, as where one raises; above a remote judge's slowest answers."""
     poll_interval_s: float = Field(default=0.05, gt=0)
     """Longest wait for completions before the scorer looks whether it shall stop."""
     threads: int = Field(default=1, ge=1)

@@ -106,11 +106,21 @@ def hash_of(function: RewardFunction, arguments: Mapping[str, Any]) -> str:
 
 
 def evaluate(
-    rewards: Sequence[Reward], *, sequence: int, prompt: str, completion: str, metadata: Mapping[str, Any]
+    rewards: Sequence[Reward],
+    *,
+    sequence: int,
+    prompt: str,
+    completion: str,
+    metadata: Mapping[str, Any],
+    begun: Callable[[str], None] = lambda component: None,
 ) -> RewardValue:
-    """All components of one completion, and their weighted sum. RewardFailed: one of them gave no finite number."""
+    """All components of one completion, and their weighted sum. RewardFailed: one of them gave no finite number.
+
+    `begun` is told each component before it is called: who waits can say for which.
+    """
     components: dict[str, float] = {}
     for reward in rewards:
+        begun(reward.name)
         try:
             value = reward.function(prompt=prompt, completion=completion, metadata=metadata, **reward.arguments)
         except (

@@ -13,6 +13,7 @@ from experience.schema import (
     SampleScore,
     ScoredGroup,
 )
+from score_cluster.patience import OutOfPatience, Patience
 from score_cluster.reference import Reference, Response
 from score_cluster.rewards import Reward, RewardFailed, RewardValue, evaluate
 
@@ -31,10 +32,17 @@ class ScoringFailed(RuntimeError):
         self.component = component
 
 
-def reward_values(rewards: Sequence[Reward], group: CompletionGroup, *, decode: Decode) -> list[RewardValue]:
-    """The rewards of a group's completions, in order. ScoringFailed: a function raised or gave no finite number."""
+def reward_values(
+    rewards: Sequence[Reward], group: CompletionGroup, *, decode: Decode, patience: Patience
+) -> list[RewardValue]:
+    """The rewards of a group's completions, in order.
+
+    ScoringFailed: a function raised, gave no finite number, or has not returned by the end of our patience.
+    """
     prompt = group.prompt
-    try:
+    begun: list[str] = []
+
+    def values() -> list[RewardValue]:
         return [
             evaluate(
                 rewards,
@@ -42,11 +50,18 @@ def reward_values(rewards: Sequence[Reward], group: CompletionGroup, *, decode: 
                 prompt=prompt.metadata["prompt"],
                 completion=decode(completion.tokens),
                 metadata=prompt.metadata,
+                begun=begun.append,
             )
             for completion in group.completions
         ]
+
+    try:
+        return patience.call(values)
     except RewardFailed as error:
         raise ScoringFailed(error.component, str(error)) from error
+    except OutOfPatience as error:
+        component = begun[-1] if begun else "record"
+        raise ScoringFailed(component, f"reward {component!r} of group {prompt.sequence} {error}") from error
 
 
 def reference_values(

@@ -12,6 +12,7 @@ from experience.leases import LeaseKeeper
 from experience.schema import CompletionGroup, Int32Array, Production, ScoredGroup
 from score_cluster import metrics
 from score_cluster.config import ScoringConfig
+from score_cluster.patience import Patience
 from score_cluster.reference import HfReference, Reference
 from score_cluster.rewards import Reward, RewardValue, load_all
 from score_cluster.scoring import ScoringFailed, kl_of_version_zero, reference_values, reward_values, scored
@@ -24,6 +25,10 @@ Work = tuple[Lease, CompletionGroup, list[RewardValue]]
 def _noop(point: str, step: int) -> None: ...
 
 
+class RewardsHang(RuntimeError):
+    """So many calls never returned that only a new process frees what they hold; the message has the last of them."""
+
+
 class ScoringWorker:
     """Leases groups of completions, scores them, and hands them on.
 
@@ -31,7 +36,8 @@ class ScoringWorker:
     waits for  `poll_interval_s` when there is none
     gives      a ScoredGroup for each, acknowledged and put in one atomic step
     fails      a group goes back with a reason; on its next delivery it is run alone, until it counts as poison
-    raises     Fenced (a newer run exists) and BufferUnavailable (the server is gone): the host decides
+    raises     Fenced (a newer run exists), BufferUnavailable (the server is gone), and RewardsHang (too many calls of
+               rewards never returned): the host decides
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class ScoringWorker:
         self._alone_limit = alone_limit
         self._reached = reached
         self._keeper = LeaseKeeper(buffer, lease_s)
+        self._patience = Patience(config.reward_timeout_s)
         self._rewards: tuple[Reward, ...] = ()
         self._reference: Reference | None = None
         self._tokenizer: Any = None
@@ -93,6 +100,10 @@ class ScoringWorker:
             for lease in leases:  # drained: a suspect that takes the process down takes nothing else with it
                 if lease.suspect and self._buffer.begin_alone(lease, limit=self._alone_limit):
                     self._pass([lease], leased_at)
+        if self._patience.exhausted:  # now that nothing is held
+            raise RewardsHang(
+                f"{self._patience.left_behind} groups' rewards never returned: {self._status['last_failure']}"
+            )
         return True
 
     def status(self) -> dict[str, Any]:
@@ -124,7 +135,9 @@ class ScoringWorker:
         for lease in leases:
             try:
                 group = _decoded(lease)
-                work.append((lease, group, reward_values(self._rewards, group, decode=self._text)))
+                work.append(
+                    (lease, group, reward_values(self._rewards, group, decode=self._text, patience=self._patience))
+                )
             except ScoringFailed as error:
                 self._give_back(lease, error)
         return work

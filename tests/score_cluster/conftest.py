@@ -30,15 +30,25 @@ import threading
 from typing import Any
 
 WAITING, GO_ON = threading.Event(), threading.Event()
+NEVER = threading.Event()
 
 def fragile(*, prompt: str, completion: str, metadata: dict[str, Any]) -> float:
     if metadata.get("fails") == "waits":
         WAITING.set()
         GO_ON.wait(timeout=20)
+    if metadata.get("fails") == "hangs":
+        NEVER.wait()
     if metadata.get("fails") == "raises":
         raise RuntimeError("the judge is out")
     return math.nan if metadata.get("fails") == "nan" else float(len(completion))
 '''
+
+
+@pytest.fixture(autouse=True)
+def no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed is served again at once."""
+    monkeypatch.setattr("experience.memory.BACK_OFF_S", 0.0)
+    monkeypatch.setattr("experience.redis_buffer.BACK_OFF_S", 0.0)
 
 
 @pytest.fixture(scope="session")

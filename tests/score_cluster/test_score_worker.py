@@ -15,10 +15,11 @@ from experience.buffer import ExperienceBuffer, Fenced
 from experience.schema import CompletionGroup, ScoredGroup
 from score_cluster import metrics
 from score_cluster.config import ReferenceConfig, RewardConfig, ScoringConfig
+from score_cluster.patience import LEFT_BEHIND_LIMIT
 from score_cluster.reference import HfReference, Response
 from score_cluster.rewards import RewardFailed
 from score_cluster.scoring import kl_of_version_zero
-from score_cluster.worker import ScoringWorker
+from score_cluster.worker import RewardsHang, ScoringWorker
 
 Complete = Callable[..., None]
 
@@ -209,6 +210,32 @@ def test_a_slow_reward_keeps_its_leases(
     module.GO_ON.set()
     thread.join(timeout=20)
     assert list(arrived(buffer)) == [0]
+
+
+def test_a_reward_that_never_returns_fails_its_group_and_holds_up_no_other(
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete, fragile: str
+) -> None:
+    rows: list[dict[str, Any]] = [{"answer": "a"}] * 8
+    rows[3] = {"answer": "a", "fails": "hangs"}
+    complete(rows, ["a", "ab"])
+    scorer = worker(buffer, policy_folder, exact(), component(fragile), reward_timeout_s=0.2)
+    exhaust(scorer)
+    assert sorted(arrived(buffer)) == [0, 1, 2, 4, 5, 6, 7]
+    (settlement,) = buffer.settled()
+    assert (settlement.sequence, settlement.outcome) == (3, "quarantined")
+    assert settlement.reason.endswith("reward 'fragile' of group 3 did not return within 0.2 s")
+
+
+def test_a_worker_full_of_rewards_that_never_return_makes_room_for_another(
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete, fragile: str
+) -> None:
+    """With nothing in hand: its groups went back, for another try alone."""
+    complete([{"fails": "hangs"}] * LEFT_BEHIND_LIMIT, ["a"])
+    scorer = worker(buffer, policy_folder, component(fragile), reward_timeout_s=0.05)
+    with pytest.raises(RewardsHang, match=r"8 groups' rewards never returned: .* did not return within 0.05 s"):
+        scorer.step()
+    again = buffer.lease("completions", worker="next", count=20, lease_s=30)
+    assert [lease.deliveries for lease in again] == [2] * LEFT_BEHIND_LIMIT
 
 
 def test_setup_refuses_what_the_recipe_gets_wrong(buffer: ExperienceBuffer, policy_folder: str) -> None:
