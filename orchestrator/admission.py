@@ -10,6 +10,7 @@ from experience.schema import Issue, Prompt
 from orchestrator import metrics
 from orchestrator.config import Recipe
 from orchestrator.errors import RunFailed
+from orchestrator.faults import Reached
 from orchestrator.prompts import PromptIssuer
 
 log = logging.getLogger(__name__)
@@ -22,8 +23,15 @@ class Admission:
     everything else that can happen meanwhile raises what is admissible.
     """
 
-    def __init__(self, recipe: Recipe, *, buffer: ExperienceBuffer, issuer: PromptIssuer) -> None:
-        self._recipe, self._buffer, self._issuer = recipe, buffer, issuer
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        buffer: ExperienceBuffer,
+        issuer: PromptIssuer,
+        reached: Reached = lambda point, step: None,
+    ) -> None:
+        self._recipe, self._buffer, self._issuer, self._reached = recipe, buffer, issuer, reached
         self._full = False
 
     def admit(self, snapshot: Snapshot, *, published: int) -> int:
@@ -93,6 +101,7 @@ class Admission:
 
     def _issue(self, prompts: Sequence[Prompt], *, cursor: int) -> bool:
         """False where the server's memory is full, which is no error: groups leave it, and the next call tries again."""
+        self._reached("issue.before", prompts[0].sequence)
         try:
             self._buffer.issue(prompts, cursor=cursor)
         except BufferFull as error:
@@ -103,6 +112,7 @@ class Admission:
         if self._full:
             log.info("buffer takes prompts again")
         self._full = False
+        self._reached("issue.after", prompts[0].sequence)
         return True
 
     def issue_anew(self, issues: Sequence[Issue], snapshot: Snapshot) -> None:

@@ -139,6 +139,8 @@ def _status_lines(content: Mapping[str, Any]) -> list[str]:
         lines.append(f"live groups {content['live']}, streams {content['streams']}, restarts {content['restarts']}")
     for name, cursor in content.get("data", {}).items():
         lines.append(f"data {name}: pass {cursor['pass']}, place {cursor['place']}")
+    if content.get("waits"):
+        lines.append(f"now: {content['waits']}")
     for name, worker in content.get("workers", {}).items():
         facts = ", ".join(
             f"{key} {value}" for key, value in worker.items() if key not in ("pid", "port") and value != ""

@@ -1,8 +1,25 @@
-"""Fault injection for tests: kill a process at a named point of the protocol, once, and leave a marker that proves it.
+"""Fault injection for tests: something happens to a process at a named point of the protocol, and a marker proves it.
 
-`HEADRACE_FAULTS=rank.step@3:self,batch.commit.before@4:driver` reads: the first process that reaches `rank.step` of
-step 3 kills itself; the one about to commit batch 4 kills the driver and waits for its own end. Without the variable
+    HEADRACE_FAULTS=rank.step@3:self,batch.commit.before@4:driver,gen.start@5:self:always,score.group@9:pause
+
+    self      the process that reaches the point kills itself
+    driver    it kills the driver, and does nothing more until its own end
+    pause     it goes no further until `faults/<point>@<step>.go` exists: whoever sees the marker may meanwhile stop it, kill
+              it or another, look at what the rest does, and let it go on
+    always    each time, not only in the first process that gets there
+
+The marker `faults/<point>@<step>` holds the process ids of those that were struck, one a line. Without the variable
 every point costs one call of an empty function.
+
+    epoch.claimed           an epoch is the driver's, and no store knows it yet          epoch
+    issue.before, .after    prompts are issued: the server and the cursor, one script    first sequence
+    gen.start, gen.group    a group starts; is complete and not yet handed on            sequence
+    score.group             a group is scored and not yet handed on                      sequence
+    batch.commit.before, .after, batch.acknowledged   the blob; what it frees in the server    step
+    rank.step               an update of the step is done                                step
+    version.manifest.before, .after   shards are written; the version exists             step
+    newest.before, .after   the word that a version is the newest                        step
+    cut.manifest.before, .after       files are written; the checkpoint exists           step
 """
 
 import os
@@ -10,11 +27,20 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 Reached = Callable[[str, int], None]
 VARIABLE = "HEADRACE_FAULTS"
-_FAULT = re.compile(r"(?P<point>[a-z._]+)@(?P<step>\d+):(?P<target>self|driver)")
+LOOK_S = 0.02
+"""Between looks of a paused process whether it may go on; a file has no other way to tell."""
+_FAULT = re.compile(r"(?P<point>[a-z._]+)@(?P<step>\d+):(?P<action>self|driver|pause)(?P<always>:always)?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Fault:
+    action: str
+    always: bool
 
 
 def from_environment(environment: Mapping[str, str], *, markers: Path, driver_pid: int) -> Reached:
@@ -24,27 +50,39 @@ def from_environment(environment: Mapping[str, str], *, markers: Path, driver_pi
         return lambda point, step: None
 
     def reached(point: str, step: int) -> None:
-        target = faults.get((point, step))
-        if target is None or not _mark(markers, f"{point}@{step}"):
+        fault, marker = faults.get((point, step)), markers / f"{point}@{step}"
+        if fault is None or not _mark(marker, again=fault.always):
             return
-        os.kill(os.getpid() if target == "self" else driver_pid, signal.SIGKILL)
+        if fault.action == "pause":
+            _pause(marker.with_name(f"{marker.name}.go"))
+            return
+        os.kill(os.getpid() if fault.action == "self" else driver_pid, signal.SIGKILL)
         threading.Event().wait()  # Ray ends us within seconds of the driver: nothing may happen past this point
 
     return reached
 
 
-def _parse(fault: str) -> tuple[tuple[str, int], str]:
+def _parse(fault: str) -> tuple[tuple[str, int], _Fault]:
     parts = _FAULT.fullmatch(fault)
     if parts is None:
-        raise ValueError(f"{VARIABLE} = {fault}: expected point@step:self or point@step:driver")
-    return (parts["point"], int(parts["step"])), parts["target"]
+        raise ValueError(f"{VARIABLE} = {fault}: expected point@step:action, an action of self, driver, pause, then :always or nothing")  # fmt: skip
+    return (parts["point"], int(parts["step"])), _Fault(action=parts["action"], always=bool(parts["always"]))
 
 
-def _mark(markers: Path, name: str) -> bool:
-    """True for the one process that created the marker: a fault strikes once in a run's life."""
-    markers.mkdir(parents=True, exist_ok=True)
+def _mark(marker: Path, *, again: bool) -> bool:
+    """True for the one process that created the marker, or for each where a fault strikes again and again."""
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if again else os.O_EXCL)
     try:
-        (markers / name).touch(exist_ok=False)
+        descriptor = os.open(marker, flags, 0o644)
     except FileExistsError:
         return False
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"{os.getpid()}\n")
     return True
+
+
+def _pause(go: Path) -> None:
+    waiting = threading.Event()
+    while not go.exists():
+        waiting.wait(LOOK_S)

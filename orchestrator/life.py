@@ -23,7 +23,7 @@ from experience.recovery import check_restored, lost_issues, reissues
 from experience.redis_buffer import RedisBuffer
 from experience.schema import BatchRecord
 from experience.server import EmbeddedServer, ServerFailed
-from orchestrator import logs
+from orchestrator import faults, logs
 from orchestrator.admission import Admission
 from orchestrator.config import Recipe
 from orchestrator.console import Console
@@ -81,10 +81,12 @@ def _end_early(folder: RunFolder, state: str, cause: str) -> None:
 
 def _live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Console, builder: str) -> Ending:
     store, ledger = open_store(recipe, folder), open_ledger(recipe, folder)
+    reached = faults.from_environment(os.environ, markers=folder.faults, driver_pid=os.getpid())
     epoch = claim_epoch(store, kind="orchestrator", life=life_record(recipe))
+    reached("epoch.claimed", epoch)
     log.info("life begins", extra={"epoch": epoch, "run": folder.run_id})
     with _metrics() as metrics_port, _server(recipe, folder), _buffer(recipe, folder, epoch) as buffer, _ray(recipe):
-        admission = Admission(recipe, buffer=buffer, issuer=issuer)
+        admission = Admission(recipe, buffer=buffer, issuer=issuer, reached=reached)
         newest = adopt_newest(store, lineage=LINEAGE, run_epoch=epoch, threads=recipe.store.fetch_threads)
         published = newest.number if newest else -1
         committed = recover(buffer, ledger, admission)
@@ -103,6 +105,7 @@ def _live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: C
             published=published,
             metrics_port=metrics_port,
             console=console,
+            reached=reached,
         )
         return _drive(run, console)
 

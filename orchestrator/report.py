@@ -16,6 +16,7 @@ from orchestrator.folder import RunFolder
 from orchestrator.supervise import Supervisor
 from orchestrator.topology import LOOPBACK
 from orchestrator.trainer import Trainer
+from orchestrator.watchdog import verdict
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Reporter:
             "live": snapshot.live,
             "streams": dict(snapshot.depths),
             "data": {name: dict(cursor) for name, cursor in data.items()},
+            "waits": verdict(snapshot, trainer),
             "restarts": {"trainer": trainer.restarts, "workers": supervisor.restarts},
             "workers": {member.name: member.status for member in members},
         }
@@ -72,7 +74,7 @@ class Reporter:
 
     def ended(self, state: str, trainer: Trainer, *, cause: str = "") -> None:
         """The last word: completed, stopped or failed, with the one-line cause."""
-        self._status |= self._progress(trainer) | {"state": state, "cause": cause, "workers": {}}
+        self._status |= self._progress(trainer) | {"state": state, "cause": cause, "workers": {}, "waits": ""}
         try:
             self._folder.write_last(self._status | {"updated": _now()})
         except OSError as error:

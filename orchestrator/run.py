@@ -20,6 +20,7 @@ from orchestrator.config import Recipe
 from orchestrator.console import Console
 from orchestrator.disk import LowWater
 from orchestrator.errors import RunFailed
+from orchestrator.faults import Reached
 from orchestrator.folder import RunFolder
 from orchestrator.report import Reporter
 from orchestrator.server_loss import LossWatch
@@ -58,9 +59,11 @@ class Run:
         published: int,
         metrics_port: int,
         console: Console,
+        reached: Reached = lambda point, step: None,
     ) -> None:
         self._recipe, self._store, self._buffer = recipe, store, buffer
         self._admission, self._lineage, self._epoch = admission, lineage, epoch
+        self._reached = reached
         self._low_water = LowWater([folder.path, *([store.root] if isinstance(store, FileBlobStore) else [])])
         self._shortage = ""
         """Why the run stops though nobody asked for it."""
@@ -142,7 +145,9 @@ class Run:
 
     def _published(self, answer: Mapping[str, Any]) -> None:
         version = WeightVersion(lineage=self._lineage, epoch=int(answer["epoch"]), number=int(answer["number"]))
+        self._reached("newest.before", version.number)
         record_newest(self._store, version, run_epoch=self._epoch)
+        self._reached("newest.after", version.number)
         metrics.PUBLISHED.set(version.number)
         log.info("published", extra=dict(answer))
 

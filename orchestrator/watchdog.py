@@ -104,29 +104,32 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def diagnose(snapshot: Snapshot, trainer: Trainer, supervisor: Supervisor) -> dict[str, Any]:
-    """Who waits for whom, as far as the counters tell."""
+def verdict(snapshot: Snapshot, trainer: Trainer) -> str:
+    """Who waits for whom, as far as the counters tell: the one that all others wait for comes first."""
     depths = snapshot.depths
     if not trainer.started:
-        verdict = "the trainer's ranks have not started"
-    elif trainer.step < snapshot.committed:
-        verdict = f"the trainer has batch {trainer.step + 1} and does not finish it ({trainer.doing()})"
-    elif depths["prompts"] > 0:
-        verdict = f"generation holds {depths['prompts']} groups: the trainer and the scorers wait for it"
-    elif depths["completions"] > 0:
-        verdict = f"scoring holds {depths['completions']} groups: the trainer waits for it"
-    elif snapshot.live == 0:
-        verdict = "nothing is in flight: admission waits for a newer version to be published"
-    else:
-        verdict = f"{depths['experience']} groups have arrived and rank 0 does not commit them ({trainer.doing()})"
+        return "the trainer's ranks have not started"
+    if trainer.step < snapshot.committed:
+        return f"the trainer has batch {trainer.step + 1} and does not finish it ({trainer.doing()})"
+    if depths["prompts"] > 0:
+        return f"generation holds {depths['prompts']} groups: the trainer and the scorers wait for it"
+    if depths["completions"] > 0:
+        return f"scoring holds {depths['completions']} groups: the trainer waits for it"
+    if snapshot.live == 0:
+        return "nothing is in flight: admission waits for a newer version to be published"
+    return f"{depths['experience']} groups have arrived and rank 0 does not commit them ({trainer.doing()})"
+
+
+def diagnose(snapshot: Snapshot, trainer: Trainer, supervisor: Supervisor) -> dict[str, Any]:
+    """The verdict, and the counters behind it."""
     members = (*trainer.ranks, *supervisor.members())
     return {
-        "verdict": verdict,
+        "verdict": verdict(snapshot, trainer),
         "step": trainer.step,
         "committed": snapshot.committed,
         "published": trainer.published,
         "live": snapshot.live,
-        "streams": dict(depths),
+        "streams": dict(snapshot.depths),
         "trainer": trainer.doing(),
         "workers": {member.name: member.status for member in members},
     }

@@ -87,6 +87,7 @@ class Composer:
             self._reached("batch.commit.after", number)
             logger.info("batch committed", extra={"step": number, "groups": len(groups), "epoch": record.epoch})
         self._acknowledge(record, cancelled)
+        self._reached("batch.acknowledged", number)
         return record
 
     def _draft(self, number: int, cancelled: Callable[[], bool]) -> tuple[BatchRecord, dict[int, bytes]]:

@@ -7,7 +7,7 @@ hashes and blobs are the same at every world size, and no rank ever holds more t
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Publisher:
         aliases: Mapping[str, str],
         shard_bytes: int,
         deadline_s: float,
+        reached: Callable[[str, int], None] = lambda point, step: None,
     ) -> None:
         """`aliases`: {alias: published name} of tied parameters. `deadline_s`: for the slowest rank's shards."""
         self._engine = engine
@@ -54,6 +55,7 @@ class Publisher:
         self._identity = {"model_hash": model_hash(model_path), "tokenizer_hash": tokenizer_hash(model_path)}
         self._aliases = dict(aliases)
         self._deadline_s = deadline_s
+        self._reached = reached
         sizes = {name: torch.Size(s.shape).numel() * s.dtype.itemsize for name, s in engine.specs().items()}
         self._shards = plan_shards(sizes, shard_bytes=shard_bytes)
         self._background: Background[dict[str, Any]] = Background("publish")
@@ -97,6 +99,7 @@ class Publisher:
             write_shard(self._store, version, index, tensors)
         answer: dict[str, Any] = {"number": number, "epoch": self._epoch, "gather_s": gather_s}
         if self._engine.rank == 0:
+            self._reached("version.manifest.before", number)
             committed = commit(
                 self._store,
                 version,
@@ -107,6 +110,7 @@ class Publisher:
                 cancelled=self._background.cancelled,
                 **self._identity,
             )
+            self._reached("version.manifest.after", number)
             answer |= {"digest": committed.digest(), "bytes": sum(blob.size for blob in committed.blobs)}
         return {**answer, "write_s": time.monotonic() - began}
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +79,7 @@ class Writer:
         world_size: int,
         config_hash: str,
         deadline_s: float,
+        reached: Callable[[str, int], None] = lambda point, step: None,
     ) -> None:
         """`deadline_s`: for the slowest rank's file, counted from the end of rank 0's own."""
         self._store = store
@@ -86,6 +87,7 @@ class Writer:
         self._rank, self._world_size = rank, world_size
         self._config_hash = config_hash
         self._deadline_s = deadline_s
+        self._reached = reached
         self._background: Background[dict[str, Any]] = Background("checkpoint")
 
     def start(self, snapshot: Snapshot) -> None:
@@ -110,7 +112,9 @@ class Writer:
         size = blob.size
         if self._rank == 0:
             cut = self._cut(snapshot, self._await_blobs(folder))
+            self._reached("cut.manifest.before", cut.step)
             commit(self._store, cut)
+            self._reached("cut.manifest.after", cut.step)
             size = sum(blob.size for blob in cut.blobs)
         seconds = time.monotonic() - began
         logger.info("checkpoint written", extra={"step": snapshot.step, "bytes": size, "seconds": seconds})

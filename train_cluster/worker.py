@@ -172,6 +172,7 @@ class TrainerRank:
             aliases=tied_aliases(module),
             shard_bytes=self._store_config.shard_bytes,
             deadline_s=WRITE_DEADLINE_S,
+            reached=self._reached,
         )
         self._resources.callback(self._publisher.close)
         self._writer = Writer(
@@ -182,6 +183,7 @@ class TrainerRank:
             world_size=self._world_size,
             config_hash=self._config_hash,
             deadline_s=WRITE_DEADLINE_S,
+            reached=self._reached,
         )
         self._resources.callback(self._writer.close)
         self._background = (self._publisher.check, self._writer.check)

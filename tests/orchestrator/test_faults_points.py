@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,13 @@ def start(markers: Path, fault: str, *places: str, driver_pid: int = 0) -> subpr
         stdout=subprocess.PIPE,
         text=True,
     )
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_worker_kills_itself_at_its_point_once(tmp_path):
@@ -62,8 +71,31 @@ def test_a_worker_kills_the_driver_and_does_nothing_more(tmp_path):
 
 
 def test_of_many_processes_one_strikes(tmp_path):
-    assert [faults._mark(tmp_path, "rank.step@3") for _ in range(3)] == [True, False, False]
-    assert faults._mark(tmp_path, "rank.step@4")
+    marker = tmp_path / "faults" / "rank.step@3"
+    assert [faults._mark(marker, again=False) for _ in range(3)] == [True, False, False]
+    assert marker.read_text() == f"{os.getpid()}\n"
+    assert faults._mark(marker.with_name("rank.step@4"), again=False)
+
+
+def test_a_fault_that_strikes_always_counts_its_strikes(tmp_path):
+    for _ in range(3):
+        worker = start(tmp_path, "gen.start@5:self:always", "gen.start@4", "gen.start@5", "gen.start@6")
+        assert worker.communicate()[0].split() == ["gen.start@4"]
+        assert worker.returncode == -signal.SIGKILL
+    assert len(set((tmp_path / "gen.start@5").read_text().split())) == 3
+
+
+def test_a_paused_worker_goes_on_once_it_may_and_no_other_pauses(tmp_path):
+    worker = start(tmp_path, "a@1:pause", "a@1", "a@2")
+    marker = tmp_path / "a@1"
+    wait_for(marker.exists)
+    wait_for(marker.read_text)
+    assert int(marker.read_text()) == worker.pid
+    assert start(tmp_path, "a@1:pause", "a@1").communicate()[0] == "a@1\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(timeout=0.3)
+    (tmp_path / "a@1.go").touch()
+    assert worker.communicate()[0].split() == ["a@1", "a@2"]
 
 
 def test_without_a_fault_nothing_is_written(tmp_path):
@@ -78,18 +110,21 @@ def test_without_a_fault_nothing_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("rank.step@3:self", {("rank.step", 3): "self"}),
-        ("batch.commit.before@12:driver", {("batch.commit.before", 12): "driver"}),
+        ("rank.step@3:self", (("rank.step", 3), "self", False)),
+        ("batch.commit.before@12:driver", (("batch.commit.before", 12), "driver", False)),
+        ("gen.start@0:self:always", (("gen.start", 0), "self", True)),
+        ("score.group@9:pause", (("score.group", 9), "pause", False)),
     ],
 )
-def test_a_fault_reads_as_point_step_and_target(text, expected):
-    assert dict([faults._parse(text)]) == expected
+def test_a_fault_reads_as_point_step_and_action(text, expected):
+    place, fault = faults._parse(text)
+    assert (place, fault.action, fault.always) == expected
 
 
 @pytest.mark.parametrize(
-    "text", ["rank.step", "rank.step@3", "rank.step:self", "rank.step@x:self", "rank.step@3:me", "@3:self", ":self", " a@1:self"]
+    "text", ["rank.step", "rank.step@3", "rank.step:self", "rank.step@x:self", "rank.step@3:me", "@3:self", ":self", " a@1:self", "a@1:self:twice"]
 )  # fmt: skip
 def test_a_fault_that_cannot_be_read_is_refused(tmp_path, text):
-    with pytest.raises(ValueError, match="expected point@step:self or point@step:driver") as caught:
+    with pytest.raises(ValueError, match="expected point@step:action, an action of self, driver, pause") as caught:
         faults.from_environment({faults.VARIABLE: f"a@1:self,{text}"}, markers=tmp_path, driver_pid=1)
     assert str(caught.value).startswith(f"HEADRACE_FAULTS = {text}: ")
