@@ -9,9 +9,12 @@ from weightstore.manifest import WeightVersion
 
 logger = logging.getLogger(__name__)
 
+FAILED_INTERVALS = 20
+"""Intervals of pause after a look that the store refused: it has been patient itself, and each refusal is logged."""
+
 
 class WeightFeed:
-    """At most one look is under way; after each one there is a pause of `interval_s`."""
+    """At most one look is under way; after each one there is a pause of `interval_s`, a longer one after a failure."""
 
     def __init__(self, source: WeightSource, *, interval_s: float) -> None:
         self._source = source
@@ -37,6 +40,7 @@ class WeightFeed:
         try:
             return look.result()
         except OSError as error:
+            self._next_look += self._interval_s * (FAILED_INTERVALS - 1)
             logger.warning("weights not fetched, will try again", extra={"error": str(error)})
             return None
 
