@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,16 +79,16 @@ class JsonRows:
 
     def bad(self) -> Iterator[BadRow]:
         columns = required_columns(self._config, key=self._key)
-        for index in range(len(self)):
+        for index, line in enumerate(chain.from_iterable(self._lines)):
             try:
-                row = self.row(index)
+                row = parse_row(line)
                 _check_carries(row, self._config)
             except ValueError as error:
-                line = f"{self._key}.path = {self._data.root}: {self.where(index)} {error}; correct the line"
-                yield BadRow(index=index, line=line)
+                problem = f"{self._key}.path = {self._data.root}: {self.where(index)} {error}; correct the line"
+                yield BadRow(index=index, line=problem)
                 continue
-            for line in self._column_problems(index, row, columns):
-                yield BadRow(index=index, line=line)
+            for problem in self._column_problems(index, row, columns):
+                yield BadRow(index=index, line=problem)
 
     def _column_problems(self, index: int, row: Mapping[str, Any], columns: Mapping[str, str]) -> Iterator[str]:
         for field, column in columns.items():
@@ -135,6 +136,9 @@ class _Lines:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def __iter__(self) -> Iterator[bytes]:
+        return (bytes(self._bytes[start:end]) for start, end in zip(self._from, self._to, strict=True))
+
     def at(self, index: int) -> bytes:
         return bytes(self._bytes[self._from[index] : self._to[index]])
 
@@ -163,7 +167,7 @@ def _newlines(data: bytes | mmap.mmap) -> npt.NDArray[np.int64]:
 def parse_row(line: bytes) -> dict[str, Any]:
     """ValueError: says what is wrong with the line."""
     try:
-        row = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_once)
+        row = _DECODER.decode(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"is not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:
@@ -186,6 +190,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"holds {name}, which is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_once)
 
 
 def _check_carries(row: Mapping[str, Any], config: SourceConfig) -> None:

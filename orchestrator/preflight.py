@@ -253,14 +253,15 @@ def _pass_problems(recipe: Recipe, source: PromptSource) -> list[str]:
 def _data_warnings(source: PromptSource) -> list[str]:
     lines = []
     for (key, path), one in zip(source.paths.items(), source.surveys, strict=True):
+        where = f"{key.removesuffix('path')}metadata"
         if one.bad_rows:
-            lines.append(f"{key} = {path}: {one.bad_rows} bad rows are left out; the first: {one.first_bad[0]}")
+            lines.append(f"{one.first_bad[0]} (bad rows of {one.name}, which are left out: {one.bad_rows})")
         if one.unfit:
             share = f"{one.unfit} of the {one.checked} prompts checked are passed over"
             lines.append(f"{key} = {path}: {share}; `headrace data` shows their lengths")
         if one.left_out:
             named = ", ".join(f"{column} ({kind})" for column, kind in one.left_out.items())
-            lines.append(f"{key} = {path}: JSON cannot carry {named}; the reward functions will not see it")
+            lines.append(f"{key} = {path}: JSON cannot carry {named}, so no reward sees it; name the others in {where}")
     return lines
 
 
