@@ -14,14 +14,15 @@ from orchestrator.config import Recipe, resume_violations
 from orchestrator.console import Console, show_table
 from orchestrator.disk import bytes_below, size
 from orchestrator.folder import LIVING, RunFolder, state_of
+from orchestrator.imports import BUILDER, collector_off
 from orchestrator.inputs import same_inputs
 
 
-def run(path: Path, overrides: list[str], *, as_json: bool) -> None:
+def run(path: Path, overrides: list[str], *, as_json: bool, builder: str = BUILDER) -> None:
     recipe = recipes.load(path, overrides)
     folder = RunFolder(Path(recipe.run.root) / recipe.run.name)
     _refuse_second(folder)
-    _live(recipe, folder, fresh=True, as_json=as_json)
+    _live(recipe, folder, fresh=True, as_json=as_json, builder=builder)
 
 
 def resume(path: Path, overrides: list[str], *, as_json: bool) -> None:
@@ -49,9 +50,8 @@ def _refuse_second(folder: RunFolder) -> None:
         )
 
 
-def _live(recipe: Recipe, folder: RunFolder, *, fresh: bool, as_json: bool) -> None:
+def _live(recipe: Recipe, folder: RunFolder, *, fresh: bool, as_json: bool, builder: str = BUILDER) -> None:
     from orchestrator import preflight
-    from orchestrator.imports import collector_off
     from orchestrator.stores import check_store
 
     writes: list[str] = []
@@ -74,7 +74,7 @@ def _live(recipe: Recipe, folder: RunFolder, *, fresh: bool, as_json: bool) -> N
         with Console(quiet=as_json) as console:
             for line in (f"run {folder.run_id}: {folder.path}", *writes):
                 console.say(line)
-            ending = live(recipe, folder, issuer=issuer, console=console)
+            ending = live(recipe, folder, issuer=issuer, console=console, builder=builder)
     status = folder.read_status()
     remedy = "" if ending == "completed" else f"; `headrace resume {folder.quoted}` goes on"
     _emit(status, as_json=as_json, text=f"{ending} at step {status['step']} of {status['steps']}{remedy}")

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+BUILDER = "orchestrator.build:build"
+"""Makes the worker of a process, as `resolve` reads it; benchmarks name another, which puts in stand-ins."""
+
 
 @contextmanager
 def collector_off() -> Iterator[None]:

@@ -29,10 +29,11 @@ from orchestrator.config import Recipe
 from orchestrator.console import Console
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
+from orchestrator.imports import BUILDER
 from orchestrator.prompts import PromptIssuer
 from orchestrator.run import Ending, Run, Signals
 from orchestrator.stores import LINEAGE, claim_name, open_buffer, open_ledger, open_server, open_store
-from orchestrator.topology import BUILDER, LOOPBACK, Topology, life_record, start_ray
+from orchestrator.topology import LOOPBACK, Topology, life_record, start_ray
 from weightstore.adopt import adopt_newest
 from weightstore.epochs import claim_epoch, newest_epoch
 
@@ -51,7 +52,7 @@ def live(
 ) -> Ending:
     """Drive the run until it is completed or stopped. RunFailed: it cannot go on (and can be resumed all the same).
 
-    `builder`: see Topology.
+    `builder`: see orchestrator.imports.
     """
     logs.configure(folder.logs, worker="driver")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # before the loop asks for a clean stop, end like Ctrl-C

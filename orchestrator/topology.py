@@ -15,6 +15,7 @@ from ray._private import worker as ray_worker
 from experience.buffer import ExperienceBuffer
 from orchestrator.config import Recipe
 from orchestrator.folder import RunFolder
+from orchestrator.imports import BUILDER
 from orchestrator.member import Member
 from orchestrator.spare_ray import spare
 from weightstore.blobs import BlobStore
@@ -23,7 +24,6 @@ from weightstore.epochs import claim_epoch
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
-BUILDER = "orchestrator.build:build"
 _RECORDED_PACKAGES = ("headrace", "torch", "deepspeed", "transformers", "ray", "redis", "safetensors", "numpy")
 
 
@@ -77,7 +77,7 @@ class Topology:
     """Makes the processes of one life of a run.
 
     `buffer` is None in a replay and in supervised fine-tuning; `rank_setup` are the arguments of the ranks' setup;
-    `builder`, as `module:function`, makes a process's worker from its spec: benchmarks put in stand-ins.
+    `builder`: see orchestrator.imports.
     """
 
     def __init__(
