@@ -8,6 +8,7 @@ import faulthandler
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,32 +19,46 @@ import ray
 
 from orchestrator import logs
 from orchestrator.imports import collector_off, resolve
+from orchestrator.network import interface_of
 
 log = logging.getLogger(__name__)
 
 
 @ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"work": 1, "compose": 1, "wait": 2, "control": 1})
 class Host:
-    """setup -> run, or setup -> call …; `beat` and `stop` at any time. Ended by a kill: its state is in the stores."""
+    """setup -> run, or setup -> call …; `beat` and `stop` at any time. Ended by a kill: its state is in the stores.
+
+    On a node that does not share the run's folder its log lies under the same path there.
+    """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
-        self._spec = spec
+        self._node = ray.get_runtime_context().get_node_id()
+        self._address = spec["host"] or ray.util.get_node_ip_address()
+        # A process id says something only where its process is.
+        self._spec = {**spec, "driver_pid": spec["driver_pid"] if spec["driver_node"] == self._node else None}
         os.environ["OMP_NUM_THREADS"] = str(spec["threads"])  # read once, when torch is first imported
         folder = Path(spec["folder"])
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
         logs.configure(folder / "logs", worker=spec["name"])
         log.info("process up", extra={"pid": os.getpid()})
         self._stacks = (folder / "logs" / f"{spec['name']}.stacks").open("a")
         faulthandler.register(signal.SIGUSR1, file=self._stacks, all_threads=True)
-        server, _ = prometheus_client.start_http_server(0, addr=spec["metrics_host"])
+        server, _ = prometheus_client.start_http_server(0, addr=self._address)
         self._port = server.server_port
         self._stop = threading.Event()
         self._state = "starting"
         self._worker: Any = None
 
     @ray.method(concurrency_group="work")
-    def setup(self) -> dict[str, Any]:
+    def setup(self, environment: Mapping[str, str], meeting: tuple[str, int] | None) -> dict[str, Any]:
+        """environment: variables to set first. meeting: where the ranks meet, address and port."""
+        os.environ.update(environment)
+        spec = dict(self._spec)
+        if meeting is not None:
+            spec["master_addr"], spec["master_port"] = meeting
+            spec["interface"] = os.environ.get("GLOO_SOCKET_IFNAME") or interface_of(self._address)
         with collector_off():  # heavy: the worker's libraries, loaded after the environment is set
-            self._worker = self._watched(resolve(self._spec["builder"]), self._spec)
+            self._worker = self._watched(resolve(spec["builder"]), spec)
         log.info("built")
         answer = self._watched(self._worker.setup, **self._spec["setup"])
         self._state = "running"
@@ -71,7 +86,20 @@ class Host:
     @ray.method(concurrency_group="control")
     def beat(self) -> dict[str, Any]:
         status = self._worker.status() if self._worker and self._state == "running" else {}
-        return {**status, "state": self._state, "pid": os.getpid(), "port": self._port}
+        where = {"node": self._node, "host": self._address, "pid": os.getpid(), "port": self._port}
+        return {**status, "state": self._state, **where}
+
+    @ray.method(concurrency_group="control")
+    def meeting_place(self) -> tuple[str, int]:
+        """Address of this process's node, and a port that is free there."""
+        with socket.socket() as probe:
+            probe.bind((self._address, 0))
+            return self._address, int(probe.getsockname()[1])
+
+    @ray.method(concurrency_group="control")
+    def stacks(self) -> None:
+        """Write the threads' stacks, as a SIGUSR1 does."""
+        faulthandler.dump_traceback(self._stacks, all_threads=True)
 
     @ray.method(concurrency_group="control")
     def stop(self) -> None:

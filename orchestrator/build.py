@@ -85,6 +85,7 @@ def _rank(parts: _Parts) -> Any:
         world_size=spec["world_size"],
         master_addr=spec["master_addr"],
         master_port=spec["master_port"],
+        interface=spec["interface"],
         config=recipe.training,
         pacing=recipe.pacing,
         store_config=recipe.store,

@@ -143,7 +143,9 @@ def _status_lines(content: Mapping[str, Any]) -> list[str]:
         lines.append(f"now: {content['waits']}")
     for name, worker in content.get("workers", {}).items():
         facts = ", ".join(
-            f"{key} {value}" for key, value in worker.items() if key not in ("pid", "port") and value != ""
+            f"{key} {value}"
+            for key, value in worker.items()
+            if key not in ("pid", "port", "node", "host") and value != ""
         )
         lines.append(f"{name}: {facts}")
     return lines
@@ -161,6 +163,16 @@ def _disk_line(content: Mapping[str, Any]) -> str:
 def stop(path: Path, *, now: bool, wait: bool) -> None:
     folder = find(path)
     pid = folder.driver_pid()
+    recipe = recipes.load(folder.recipe)
+    if pid is None and recipe.ray.existing:
+        with folder.locked():
+            from orchestrator.existing_ray import end_leftovers  # Ray
+
+            ended = end_leftovers(recipe, folder)
+        print(
+            f"ended: {', '.join(ended) or 'nothing was left on the cluster'}; `headrace resume {folder.path}` goes on"
+        )
+        return
     if not pid:  # to signal process 0 is to signal the whole group of this one
         raise ValueError(f"{folder.path}: no driver is running here; nothing to stop")
     try:

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from experience.config import ExperienceConfig, PacingConfig
 from gen_cluster.config import GenerationConfig
 from orchestrator.data_config import DataConfig
+from orchestrator.ray_config import RayConfig
 from orchestrator.rules import violations
-from orchestrator.sections import ModelConfig, RayConfig, RunConfig, SuperviseConfig
+from orchestrator.sections import ModelConfig, RunConfig, SuperviseConfig
 from score_cluster.config import ScoringConfig
 from train_cluster.config import SftConfig, TrainingConfig
 from weightstore.config import StoreConfig

@@ -43,8 +43,8 @@ class _Fault:
     always: bool
 
 
-def from_environment(environment: Mapping[str, str], *, markers: Path, driver_pid: int) -> Reached:
-    """ValueError on a fault that cannot be read."""
+def from_environment(environment: Mapping[str, str], *, markers: Path, driver_pid: int | None) -> Reached:
+    """ValueError on a fault that cannot be read. `driver_pid`: None on another node than the driver's."""
     faults = dict(_parse(fault) for fault in environment.get(VARIABLE, "").split(",") if fault)
     if not faults:
         return lambda point, step: None
@@ -56,7 +56,9 @@ def from_environment(environment: Mapping[str, str], *, markers: Path, driver_pi
         if fault.action == "pause":
             _pause(marker.with_name(f"{marker.name}.go"))
             return
-        os.kill(os.getpid() if fault.action == "self" else driver_pid, signal.SIGKILL)
+        victim = os.getpid() if fault.action == "self" else driver_pid
+        assert victim is not None, f"{VARIABLE}: {point}@{step} is reached on another node than the driver's"
+        os.kill(victim, signal.SIGKILL)
         threading.Event().wait()  # Ray ends us within seconds of the driver: nothing may happen past this point
 
     return reached

@@ -1,7 +1,7 @@
 """A life of a run, from taking it over to letting it go.
 
-Order matters: the lock (one driver on this machine), then the epoch (one driver anywhere), then the server (adopting
-what an earlier life left running), then the fences, and only then what the ledger says is missing.
+Order matters: the lock (one driver on this machine), then the epoch (one driver anywhere), then the cluster (ending what
+an earlier life left in it), then the server (adopting what an earlier life left running), then the fences, and only then what the ledger says is missing.
 """
 
 import json
@@ -14,7 +14,6 @@ from contextlib import closing, contextmanager
 from typing import Literal
 
 import prometheus_client
-import ray
 import redis
 
 from experience.buffer import ExperienceBuffer, Fenced
@@ -25,6 +24,7 @@ from experience.schema import BatchRecord
 from experience.server import EmbeddedServer, ServerFailed
 from orchestrator import faults, logs
 from orchestrator.admission import Admission
+from orchestrator.cluster import open_cluster
 from orchestrator.config import Recipe
 from orchestrator.console import Console
 from orchestrator.errors import RunFailed
@@ -33,7 +33,8 @@ from orchestrator.imports import BUILDER
 from orchestrator.prompts import PromptIssuer
 from orchestrator.run import Ending, Run, Signals
 from orchestrator.stores import LINEAGE, claim_name, open_buffer, open_ledger, open_server, open_store
-from orchestrator.topology import LOOPBACK, Topology, life_record, start_ray
+from orchestrator.topology import Topology
+from orchestrator.versions import life_record
 from weightstore.adopt import adopt_newest
 from weightstore.epochs import claim_epoch, newest_epoch
 
@@ -86,12 +87,17 @@ def _live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: C
     epoch = claim_epoch(store, kind="orchestrator", life=life_record(recipe))
     reached("epoch.claimed", epoch)
     log.info("life begins", extra={"epoch": epoch, "run": folder.run_id})
-    with _metrics() as metrics_port, _server(recipe, folder), _buffer(recipe, folder, epoch) as buffer, _ray(recipe):
+    with (
+        open_cluster(recipe, folder, epoch=epoch, warn=lambda line: console.say(f"warning: {line}")) as cluster,
+        _metrics(cluster.host) as metrics_port,
+        _server(recipe, folder),
+        _buffer(recipe, folder, epoch) as buffer,
+    ):
         admission = Admission(recipe, buffer=buffer, issuer=issuer, reached=reached)
         newest = adopt_newest(store, lineage=LINEAGE, run_epoch=epoch, threads=recipe.store.fetch_threads)
         published = newest.number if newest else -1
         committed = recover(buffer, ledger, admission)
-        topology = Topology(recipe, folder, store=store, epoch=epoch, buffer=buffer, builder=builder)
+        topology = Topology(recipe, folder, store=store, epoch=epoch, buffer=buffer, cluster=cluster, builder=builder)
         run = Run(
             recipe,
             folder,
@@ -104,7 +110,7 @@ def _live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: C
             epoch=epoch,
             committed=committed,
             published=published,
-            metrics_port=metrics_port,
+            metrics_address=f"{cluster.host}:{metrics_port}",
             console=console,
             reached=reached,
         )
@@ -202,9 +208,9 @@ def _check_and_reissue(buffer: ExperienceBuffer, record: BatchRecord | None, adm
 
 
 @contextmanager
-def _metrics() -> Iterator[int]:
+def _metrics(host: str) -> Iterator[int]:
     """The port of the driver's own metrics."""
-    server, thread = prometheus_client.start_http_server(0, addr=LOOPBACK)
+    server, thread = prometheus_client.start_http_server(0, addr=host)
     try:
         yield server.server_port
     finally:
@@ -272,13 +278,3 @@ def _moved(folder: RunFolder, *, to: str) -> bool:
     if before != to:
         log.warning("server changed", extra={"before": before, "now": to})
     return before != to
-
-
-@contextmanager
-def _ray(recipe: Recipe) -> Iterator[None]:
-    start_ray(recipe, processes=recipe.generation.workers + recipe.scoring.workers + recipe.training.ranks)
-    log.info("ray started")
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -56,7 +56,18 @@ class Member:
     pulse(now) asks for a heartbeat every second and returns the cause of death, or None while all is well.
     """
 
-    def __init__(self, spec: Mapping[str, Any], *, config: SuperviseConfig, gpus: float, now: float) -> None:
+    def __init__(
+        self,
+        spec: Mapping[str, Any],
+        *,
+        options: Mapping[str, Any],
+        environment: Mapping[str, str],
+        config: SuperviseConfig,
+        now: float,
+        meeting: Any = None,
+    ) -> None:
+        """options: of the actor. environment: variables to set before it loads anything. meeting: the first rank's
+        `meeting`, for the other ranks."""
         self.name: str = spec["name"]
         self.kind: str = spec["kind"]
         self.status: dict[str, Any] = {"state": "starting"}
@@ -64,8 +75,13 @@ class Member:
         self._config = config
         self._asked_at = now
         self._beat: Any = None
-        self.actor: Any = Host.options(num_gpus=gpus).remote(dict(spec))  # type: ignore[attr-defined]
-        self.setup_call = self.actor.setup.remote()
+        self._driver_node = spec["driver_node"]
+        self.actor: Any = Host.options(**options).remote(dict(spec))  # type: ignore[attr-defined]
+        self.meeting = meeting
+        if meeting is None and self.kind == "rank":
+            self.meeting = self.actor.meeting_place.remote()
+        # Once the place is known; by a call, since Ray keeps a record of what an actor was created with.
+        self.setup_call = self.actor.setup.remote(dict(environment), self.meeting)
         log.info("process asked for", extra={"member": self.name})
 
     @property
@@ -96,9 +112,24 @@ class Member:
         return f"no heartbeat for {silent:.0f} s (limit {limit:.0f} s)" if silent > limit else None
 
     def kill(self) -> None:
-        """End the process now, also one that is stopped and would not hear Ray."""
+        """End the process now, also one that is stopped and would not hear Ray (on another node Ray gives it 5 s)."""
         ray.kill(self.actor, no_restart=True)
+        self._signal(signal.SIGKILL)
+
+    def dump_stacks(self) -> bool:
+        """Have it write its threads' stacks to its file; False: there is no process here to ask."""
+        if "node" not in self.status:
+            return False
+        if self.status["node"] == self._driver_node:
+            return self._signal(signal.SIGUSR1)
+        self.actor.stacks.remote()
+        return True
+
+    def _signal(self, number: int) -> bool:
+        """To a process of the driver's own node: elsewhere its number is another's."""
         pid = self.status.get("pid")
-        if pid:
+        if pid and self.status.get("node") == self._driver_node:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
+                return True
+        return False

@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
 import ray
 
+from orchestrator.cluster import open_cluster
 from orchestrator.config import Recipe
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
 from orchestrator.member import cause_of
 from orchestrator.stores import open_store
-from orchestrator.topology import Topology, start_ray
+from orchestrator.topology import Topology
 from weightstore.epochs import newest_epoch
 
 Watch = Callable[[Mapping[str, Any]], None]
@@ -22,7 +24,7 @@ POLL_S = 0.2
 
 
 class RankCrew:
-    """A Ray of its own and all ranks of a recipe, without a buffer and without an epoch: nothing they do is recorded.
+    """All ranks of a recipe in its cluster, without a buffer and without an epoch: nothing they do is recorded.
 
     `setup` are the arguments of the ranks' setup.
     """
@@ -32,20 +34,27 @@ class RankCrew:
 
     def __enter__(self) -> "RankCrew":
         store = open_store(self._recipe, self._folder)
-        start_ray(self._recipe, processes=self._recipe.training.ranks)
-        topology = Topology(
-            self._recipe, self._folder, store=store, epoch=newest_epoch(store), buffer=None, rank_setup=self._setup
-        )
-        self._ranks = topology.ranks(0, time.monotonic())
-        self._wait([rank.setup_call for rank in self._ranks])
+        with ExitStack() as opened:
+            topology = Topology(
+                self._recipe,
+                self._folder,
+                store=store,
+                epoch=newest_epoch(store),
+                buffer=None,
+                cluster=opened.enter_context(open_cluster(self._recipe, self._folder, epoch=None)),
+                rank_setup=self._setup,
+            )
+            self._ranks = topology.ranks(0, time.monotonic())
+            for rank in self._ranks:
+                opened.callback(rank.kill)
+            self._wait([rank.setup_call for rank in self._ranks])
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for rank in self._ranks:
-            rank.kill()
-        ray.shutdown()
+        self._opened.close()
 
     def call(self, method: str, *arguments: Any, watch: Watch | None = None) -> list[Any]:
         """Every rank's answer, by rank. RunFailed: one of them failed or fell silent.

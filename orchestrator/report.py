@@ -14,7 +14,6 @@ from orchestrator.config import Recipe
 from orchestrator.console import Console
 from orchestrator.folder import RunFolder
 from orchestrator.supervise import Supervisor
-from orchestrator.topology import LOOPBACK
 from orchestrator.trainer import Trainer
 from orchestrator.watchdog import verdict
 
@@ -25,7 +24,7 @@ INTERVAL_S = 1.0
 
 
 class Reporter:
-    def __init__(self, folder: RunFolder, recipe: Recipe, *, epoch: int, console: Console, port: int) -> None:
+    def __init__(self, folder: RunFolder, recipe: Recipe, *, epoch: int, console: Console, address: str) -> None:
         self._folder, self._recipe, self._epoch, self._console = folder, recipe, epoch, console
         self._started = time.time()
         self._written_before = int(folder.read_status().get("written_bytes", 0))
@@ -33,7 +32,7 @@ class Reporter:
         self._last_step: dict[str, Any] = {}
         self._status: dict[str, Any] = {"run": recipe.run.name, "epoch": epoch, "steps": recipe.run.steps}
         self._targets: list[dict[str, Any]] = []
-        self._port = port
+        self._address = address
         metrics.EPOCH.set(epoch)
 
     def stepped(self, report: Mapping[str, Any]) -> None:
@@ -68,8 +67,11 @@ class Reporter:
             "restarts": {"trainer": trainer.restarts, "workers": supervisor.restarts},
             "workers": {member.name: member.status for member in members},
         }
+        addresses = {
+            member.name: "{host}:{port}".format(**member.status) for member in members if "port" in member.status
+        }
         self._tell(lambda: self._folder.write_json(self._folder.status, self._status | {"updated": _now()}))
-        self._tell(lambda: self._write_targets({member.name: member.status.get("port") for member in members}))
+        self._tell(lambda: self._write_targets(addresses))
         self._console.waiting(self._status)
 
     def ended(self, state: str, trainer: Trainer, *, cause: str = "") -> None:
@@ -100,16 +102,15 @@ class Reporter:
         except OSError as error:
             log.warning("report not written", extra={"error": str(error)})
 
-    def _write_targets(self, ports: Mapping[str, Any]) -> None:
+    def _write_targets(self, addresses: Mapping[str, str]) -> None:
         """Prometheus file service discovery: one entry a process."""
-        named = {"driver": self._port, **ports}
+        named = {"driver": self._address, **addresses}
         targets = [
             {
-                "targets": [f"{LOOPBACK}:{port}"],
+                "targets": [address],
                 "labels": {"run": self._recipe.run.name, "role": name.split("-")[0], "worker": name},
             }
-            for name, port in named.items()
-            if port
+            for name, address in named.items()
         ]
         if targets != self._targets:
             self._folder.write_json(self._folder.targets, targets)

@@ -12,6 +12,7 @@ from experience.config import ExperienceConfig, PacingConfig
 from gen_cluster.config import GenerationConfig
 from orchestrator.data_config import DataConfig, OneSource
 from orchestrator.data_order import LONGEST_BLOCK, whole_weights
+from orchestrator.ray_config import RayConfig
 from orchestrator.sections import ModelConfig, SuperviseConfig
 from score_cluster.config import ScoringConfig
 from train_cluster.config import SftConfig, TrainingConfig
@@ -236,6 +237,18 @@ def _watchdog_outlasts_the_store(store: StoreConfig, supervise: "SuperviseConfig
         )
 
 
+def _gpus_fit_the_process(ray: RayConfig, generation: GenerationConfig) -> Iterator[str]:
+    engine, split = ray.resources.generation.gpus, generation.engine.tensor_parallel
+    if engine and max(engine, 1) != split:
+        yield (
+            f"ray.resources.generation.gpus = {engine:g}: generation.engine.tensor_parallel is {split}, and an engine uses as "
+            "many GPUs as that; set ray.resources.generation.gpus=null"
+        )
+    rank = ray.resources.training.gpus
+    if rank and rank != 1:
+        yield f"ray.resources.training.gpus = {rank:g}: a rank uses one GPU; set ray.resources.training.gpus=null, or 0"
+
+
 RULES: tuple[Callable[..., Iterator[str]], ...] = (
     _staleness_needs_a_correction,
     _unequal_dtypes_need_a_correction,
@@ -257,4 +270,5 @@ RULES: tuple[Callable[..., Iterator[str]], ...] = (
     _reward_names_differ,
     _watchdog_outlasts_a_group,
     _watchdog_outlasts_the_store,
+    _gpus_fit_the_process,
 )

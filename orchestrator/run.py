@@ -57,7 +57,7 @@ class Run:
         epoch: int,
         committed: int,
         published: int,
-        metrics_port: int,
+        metrics_address: str,
         console: Console,
         reached: Reached = lambda point, step: None,
     ) -> None:
@@ -70,7 +70,7 @@ class Run:
         self._stop = threading.Event()
         self._tick = threading.Event()
         self._console = console
-        self._reporter = Reporter(folder, recipe, epoch=epoch, console=console, port=metrics_port)
+        self._reporter = Reporter(folder, recipe, epoch=epoch, console=console, address=metrics_address)
         counts: dict[Kind, int] = {"gen": recipe.generation.workers, "score": recipe.scoring.workers}
         self._supervisor = Supervisor(recipe.supervise, counts=counts, spawn=topology.worker)
         self._trainer = Trainer(

@@ -1,7 +1,6 @@
-"""The recipe's sections that the orchestrator owns: the run, the model, Ray, supervision."""
+"""The recipe's sections that the orchestrator owns: the run, the model, supervision."""
 
 import re
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -35,15 +34,6 @@ class ModelConfig(BaseModel):
     """Hugging Face folder: config.json, tokenizer, safetensors."""
     random_init: bool = False
     """True: fresh weights drawn with run.seed; the folder then needs none."""
-
-
-class RayConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    address: Literal["local"] = "local"
-    """local = a Ray of our own on this machine, which ends with the run."""
-    object_store_mib: int = Field(default=128, ge=80)
-    """Ray's shared memory; small, since Ray carries control only, never tensors. Ray refuses less than 75 MiB."""
 
 
 class SuperviseConfig(BaseModel):

@@ -87,9 +87,14 @@ def claim_name(recipe: Recipe, folder: RunFolder) -> str:
 
     Two runs of one name and one recipe, of two users say, are two holders.
     """
+    return f"{fingerprint(recipe)}.{identity(recipe, folder)}"
+
+
+def identity(recipe: Recipe, folder: RunFolder) -> str:
+    """The run's random name, which tells it from others of its name on a server or a cluster."""
     store = open_store(recipe, folder)
     store.put_if_absent(_IDENTITY, secrets.token_hex(16).encode())
-    return f"{fingerprint(recipe)}.{store.get(_IDENTITY).decode()}"
+    return store.get(_IDENTITY).decode()
 
 
 def forget_groups(recipe: Recipe, folder: RunFolder) -> int:

@@ -1,8 +1,6 @@
 """Follows progress, not liveness: when no batch is committed and no step trained, it says who waits for whom."""
 
 import logging
-import os
-import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,18 +72,15 @@ class Watchdog:
             )
 
     def _dump_stacks(self, trainer: Trainer, supervisor: Supervisor) -> None:
-        """Every worker writes its threads' stacks to its own file (the actor host listens to SIGUSR1)."""
+        """Every worker writes its threads' stacks to its own file (on a node that does not share the folder, to one there)."""
         asked: dict[Path, int] = {}
         for member in (*trainer.ranks, *supervisor.members()):
-            pid = member.status.get("pid")
-            if pid:
-                file = self._folder.logs / f"{member.name}.stacks"
-                size = _size(file)
-                try:
-                    os.kill(pid, signal.SIGUSR1)
-                    asked[file] = size
-                except ProcessLookupError:
-                    log.info("worker is gone", extra={"member": member.name})
+            file = self._folder.logs / f"{member.name}.stacks"
+            size = _size(file)
+            if member.dump_stacks():
+                asked[file] = size
+            else:
+                log.info("worker is gone", extra={"member": member.name})
         _wait_until_written(asked)
 
 

@@ -55,6 +55,7 @@ class TrainerRank:
         world_size: int,
         master_addr: str,
         master_port: int,
+        interface: str = "",
         config: TrainingConfig,
         pacing: PacingConfig,
         store_config: StoreConfig,
@@ -69,10 +70,11 @@ class TrainerRank:
         drop_after_s: float | None = None,
         reached: Callable[[str, int], None] = lambda point, step: None,
     ) -> None:
-        """`buffer`: on rank 0 of a run; None elsewhere, and in a replay. `drop_after_s`: see Composer."""
+        """`buffer`: on rank 0 of a run; None elsewhere, and in a replay. `drop_after_s`: see Composer. `interface`: see
+        `distributed.join`."""
         self._lineage, self._epoch = lineage, epoch
         self._rank, self._world_size = rank, world_size
-        self._master_addr, self._master_port = master_addr, master_port
+        self._master_addr, self._master_port, self._interface = master_addr, master_port, interface
         self._config, self._store_config = config, store_config
         self._model_path, self._random_init, self._seed = Path(model_path), random_init, seed
         self._config_hash = config_hash
@@ -123,6 +125,7 @@ class TrainerRank:
             world_size=self._world_size,
             master_addr=self._master_addr,
             master_port=self._master_port,
+            interface=self._interface,
             timeout_s=self._config.collective_timeout_s,
         )
         if fine_tune:

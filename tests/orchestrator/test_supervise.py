@@ -178,17 +178,28 @@ def test_a_wait_is_never_longer_than_the_longest(failures, backoff):
 
 
 # -- what each life is told ----------------------------------------------------------------------------------------------
+class Anywhere:
+    """A cluster that notes which place each actor was given."""
+
+    node = host = worker_host = "here"
+
+    def options(self, kind, index, life):
+        return {"place": (kind, index, life)}
+
+    def environment(self):
+        return {"VARIABLE": "value"}
+
+
 @pytest.fixture
 def life(tmp_path, monkeypatch):
     """(topology, buffer, specs of the members made, store) of a run's life with epoch 3."""
     specs: list[dict[str, Any]] = []
 
-    def member(spec, *, config, gpus, now):
-        specs.append({**spec, "gpus": gpus})
-        return SimpleNamespace(name=spec["name"])
+    def member(spec, *, options, environment, config, now, meeting=None):
+        specs.append({**spec, **options, **environment, "meeting": meeting})
+        return SimpleNamespace(name=spec["name"], meeting=meeting or object())
 
     monkeypatch.setattr(orchestrator.topology, "Member", member)
-    monkeypatch.setattr(orchestrator.topology.ray, "cluster_resources", lambda: {"CPU": 2.0})
     store = FileBlobStore(tmp_path / "store")
     for _ in range(3):
         orchestrator.topology.claim_epoch(store, kind="orchestrator", life={})
@@ -196,7 +207,7 @@ def life(tmp_path, monkeypatch):
     for role in ("run", "trainer"):
         buffer.raise_epoch(role=role, epoch=3)  # type: ignore[arg-type]
     recipe = a_recipe(training__ranks=2)
-    topology = Topology(recipe, RunFolder(tmp_path / "trial"), store=store, epoch=3, buffer=buffer)
+    topology = Topology(recipe, RunFolder(tmp_path / "trial"), store=store, epoch=3, buffer=buffer, cluster=Anywhere())
     return topology, buffer, specs, store
 
 
@@ -207,14 +218,16 @@ def test_no_two_lives_of_a_worker_share_the_name_that_holds_leases(life):
     assert [spec["consumer"] for spec in specs] == ["gen-0.e3.0", "gen-0.e3.1", "gen-1.e3.0", "score-0.e3.0"]
     assert [spec["name"] for spec in specs] == ["gen-0", "gen-0", "gen-1", "score-0"]
     assert {spec["run_epoch"] for spec in specs} == {3}
-    assert {spec["gpus"] for spec in specs} == {0}
+    assert [spec["place"] for spec in specs] == [("gen", 0, 0), ("gen", 0, 1), ("gen", 1, 0), ("score", 0, 0)]
+    assert {spec["VARIABLE"] for spec in specs} == {"value"}
 
 
 def test_the_ranks_of_one_life_meet_and_only_the_first_has_the_buffer(life):
     topology, _, specs, store = life
     topology.ranks(0, 0.0)
     assert [(spec["rank"], spec["world_size"], spec["with_buffer"]) for spec in specs] == [(0, 2, True), (1, 2, False)]
-    assert len({(spec["master_addr"], spec["master_port"]) for spec in specs}) == 1
+    assert specs[0]["meeting"] is None, "the first rank says where"
+    assert specs[1]["meeting"] is not None
     assert {spec["trainer_epoch"] for spec in specs} == {3}
     assert newest_epoch(store) == 3
 

@@ -14,6 +14,7 @@ from experience.buffer import Snapshot
 from experience.schema import Settlement
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
+from orchestrator.member import Member
 from orchestrator.sections import SuperviseConfig
 from orchestrator.watchdog import PoisonBrake, Watchdog, diagnose
 
@@ -109,6 +110,20 @@ sys.stdin.read()
 """Listens as the actor host does."""
 
 
+class Unheard:
+    """An actor of another node, or one that has not started: it is asked and never answers."""
+
+    def __init__(self) -> None:
+        self.stacks = SimpleNamespace(remote=lambda: None)
+
+
+def a_member(name: str, **status: Any) -> Member:
+    """The real one around a process of the test's own."""
+    member = Member.__new__(Member)
+    member.name, member.status, member.actor, member._driver_node = name, status, Unheard(), "here"
+    return member
+
+
 def test_every_worker_has_written_its_stacks_when_the_run_ends(folder):
     """The run's end kills all workers at once: who is killed before he is scheduled has said nothing."""
     workers = [
@@ -121,11 +136,8 @@ def test_every_worker_has_written_its_stacks_when_the_run_ends(folder):
     ]
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    members = [SimpleNamespace(name=f"gen-{index}", status={"pid": worker.pid}) for index, worker in enumerate(workers)]
-    members += [
-        SimpleNamespace(name="gen-7", status={"pid": gone.pid}),
-        SimpleNamespace(name="gen-8", status={"state": "starting"}),
-    ]
+    members = [a_member(f"gen-{index}", pid=worker.pid, node="here") for index, worker in enumerate(workers)]
+    members += [a_member("gen-7", pid=gone.pid, node="here"), a_member("gen-8", state="starting")]
     watchdog = Watchdog(SuperviseConfig(stall_s=60.0), folder)
     try:
         for worker in workers:
