@@ -1,5 +1,7 @@
 """What a person sees while a run goes on: a bar on a terminal, plain lines anywhere else, nothing with --json."""
 
+import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +9,9 @@ from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+_PACE_STEPS = 20
+"""Enough to smooth checkpoints out, few enough to follow answers that grow longer."""
 
 
 class Console:
@@ -20,12 +25,14 @@ class Console:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[note]}"),
             console=self._rich,
             disable=not self._live,
         )
-        self._task = self._progress.add_task("step", total=None, note="starting")
+        self._task = self._progress.add_task("step", total=None, note="starting", left="")
         self._note = ""
+        self._pace = Pace()
 
     def __enter__(self) -> "Console":
         self._progress.start()
@@ -38,11 +45,11 @@ class Console:
         self._rich.print(line, markup=False)
 
     def stepped(self, report: Mapping[str, Any], *, steps: int) -> None:
-        note = summary(report)
+        note, left = summary(report), self._pace.left(int(report["step"]), steps, now=time.monotonic())
         if self._live:
-            self._progress.update(self._task, completed=report["step"], total=steps, note=note)
+            self._progress.update(self._task, completed=report["step"], total=steps, note=note, left=left)
         else:
-            self.say(f"step {report['step']:.0f}/{steps}  {note}")
+            self.say(f"step {report['step']:.0f}/{steps}  {note}{'  ' * bool(left)}{left}")
 
     def progress(self, description: str, *, completed: int, total: int, note: str) -> None:
         """Other long work: one call a unit done."""
@@ -55,14 +62,42 @@ class Console:
         """Before the first step: which processes are up."""
         if status["last_step"]:
             return
-        states = [worker.get("state", "starting") for worker in status["workers"].values()]
-        note = f"starting: {states.count('running')} of {len(states)} processes ready"
+        workers = status["workers"]
+        missing = [name for name, worker in workers.items() if worker.get("state", "starting") != "running"]
+        waits_for = f"; waiting for {', '.join(missing)}" if missing else "; the first batch is on its way"
+        note = f"starting: {len(workers) - len(missing)} of {len(workers)} processes ready{waits_for}"
         if note != self._note:
             self._note = note
             if self._live:
                 self._progress.update(self._task, total=status["steps"], note=note)
             else:
                 self.say(note)
+
+
+class Pace:
+    """How fast steps come, over the last of them, and how long the rest takes at that rate."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[int, float]] = deque(maxlen=_PACE_STEPS)
+
+    def left(self, step: int, steps: int, *, now: float) -> str:
+        """After `step` of `steps`, at `now` seconds; "" while there is nothing to go by, or nothing left."""
+        if self._seen and step <= self._seen[-1][0]:  # ranks that were restarted train some steps again
+            self._seen.clear()
+        self._seen.append((step, now))
+        first, began = self._seen[0]
+        trained = step - first
+        if not trained or step >= steps:
+            return ""
+        per_step = (now - began) / trained
+        return f"{per_step:.2g} s/step, {_duration(per_step * (steps - step))} left"
+
+
+def _duration(seconds: float) -> str:
+    """1:02:03, or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def show_table(rows: Sequence[Sequence[str]]) -> None:

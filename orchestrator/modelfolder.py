@@ -3,11 +3,12 @@
 import json
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator import architecture
 from orchestrator.recipe import RecipeError
 
 _HEADER_LENGTH = struct.Struct("<Q")
@@ -45,6 +46,7 @@ def read_model(path: str, *, field: str, random_init: bool = False) -> ModelFold
     for name in ("vocab_size", "max_position_embeddings"):
         if not isinstance(getattr(text, name, None), int):
             raise RecipeError([f"{where}: its config.json names no {name}; give the folder of a causal language model"])
+    _refuse(where, architecture.problems(config))
     tokenizer = load_tokenizer(path, field=field)
     vocabulary = int(text.vocab_size)
     if len(tokenizer) > vocabulary:
@@ -54,15 +56,23 @@ def read_model(path: str, *, field: str, random_init: bool = False) -> ModelFold
                 "take model and tokenizer from the same place"
             ]
         )
+    stored = None if random_init else _count_stored(folder, field)
+    _refuse(where, architecture.problems(config, stored_parameters=stored))
     return ModelFolder(
         path=folder,
         kind=str(config.model_type),
         vocabulary=vocabulary,
         context_tokens=int(text.max_position_embeddings),
-        stored_parameters=None if random_init else _count_stored(folder, field),
+        stored_parameters=stored,
         stop_token_ids=_stop_token_ids(folder, where, config, tokenizer),
         tokenizer=tokenizer,
     )
+
+
+def _refuse(where: str, problems: Iterable[str]) -> None:
+    lines = [f"{where}: {problem}" for problem in problems]
+    if lines:
+        raise RecipeError(lines)
 
 
 def count_parameters(model: ModelFolder) -> int:
@@ -204,6 +214,7 @@ def _stop_token_ids(folder: Path, where: str, config: Any, tokenizer: Any) -> tu
 
 
 def _brief(error: Exception) -> str:
-    """The first line of an error, at most 200 characters: transformers writes essays."""
+    """What an error begins with, at most 200 characters: transformers writes essays."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
+    announced = 2 if lines[0].endswith(":") else 1
+    return " ".join(line.strip() for line in lines[:announced])[:200]

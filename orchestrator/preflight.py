@@ -138,7 +138,12 @@ def _examine(recipe: Recipe) -> _Findings:
     assert source is not None
     assert stops is not None
     draft = make_plan(recipe, model, source)
-    warnings = (*_model_warnings(recipe, model, source, stops), *_data_warnings(source), *_disk_warnings(recipe, draft))
+    warnings = (
+        *_model_warnings(recipe, model, source, stops),
+        *_data_warnings(source),
+        *_memory_warnings(recipe, draft),
+        *_disk_warnings(recipe, draft),
+    )
     return _Findings(source=source, stop_token_ids=stops, plan=replace(draft, warnings=warnings))
 
 
@@ -263,6 +268,26 @@ def _data_warnings(source: PromptSource) -> list[str]:
             named = ", ".join(f"{column} ({kind})" for column, kind in one.left_out.items())
             lines.append(f"{key} = {path}: JSON cannot carry {named}, so no reward sees it; name the others in {where}")
     return lines
+
+
+def _memory_warnings(recipe: Recipe, plan: Plan) -> list[str]:
+    """Of a run on this machine alone and without accelerators, whose memory is not ours to know. RecipeError when not even
+    one process can fit."""
+    if recipe.ray.address != "local" or Path("/dev/nvidia0").exists():
+        return []
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    where = f"model.path = {recipe.model.path}"
+    remedy = "take a smaller model, a narrower dtype, a smaller generation.engine.kv_cache_gib, or more machines"
+    name, most = max(plan.memory_bytes.items(), key=lambda one: one[1])
+    if most > memory:
+        line = (
+            f"{where}: the {name} process alone needs about {size(most)}, and this machine has {size(memory)}; {remedy}"
+        )
+        raise RecipeError([line])
+    total = sum(count * plan.processes.get(name, 1) for name, count in plan.memory_bytes.items())
+    if total > memory:
+        return [f"{where}: all processes need about {size(total)}, and this machine has {size(memory)}; {remedy}"]
+    return []
 
 
 def _disk_warnings(recipe: Recipe, plan: Plan) -> list[str]:

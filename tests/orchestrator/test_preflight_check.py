@@ -122,6 +122,40 @@ def test_a_config_that_is_damaged_or_of_an_unknown_kind(recipe, copy):
 
 
 @pytest.mark.parametrize(
+    ("changes", "reason", "remedy"),
+    [
+        ({"architectures": ["BertForMaskedLM"], "model_type": "bert"}, "BertForMaskedLM is no causal language model", "give a decoder"),
+        ({"architectures": None, "model_type": "bert"}, "bert is no causal language model", "give a decoder"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification is no causal", "give a decoder"),
+        ({"architectures": ["BartForConditionalGeneration"], "model_type": "bart"}, "is no causal", "give a decoder"),
+        ({"num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": None}, "not a multiple of", "repair it"),
+        ({"num_attention_heads": 4, "num_key_value_heads": 3}, "4 attention heads do not share 3", "correct"),
+        ({"hidden_size": 0, "head_dim": 4}, "hidden_size = 0 is no size", "correct"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers = -1 is no size", "correct"),
+        ({"vocab_size": 10**9}, "by its config.json the embedding alone has 8,000,000,000", "same place"),
+    ],
+)  # fmt: skip
+def test_a_model_that_cannot_be_trained_or_served(recipe, copy, changes, reason, remedy):
+    folder = copy()
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    (line,) = lines_of(recipe(folder))
+    assert_line(line, f"model.path = {folder}", reason, remedy)
+
+
+def test_a_model_that_no_process_has_the_memory_for(recipe, monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 10**6}[name])
+    assert "all processes need about 5." in preflight.plan(recipe()).warnings[0]
+    (line,) = lines_of(recipe(generation__engine={"kv_cache_gib": 4}))
+    assert_line(
+        line,
+        f"model.path = {recipe().model.path}",
+        "the generation process alone needs about 6.19 GB",
+        "generation.engine.kv_cache_gib",
+    )
+
+
+@pytest.mark.parametrize(
     ("damage", "reason"),
     [
         (lambda data: data[:-1], "bytes where its header says"),
