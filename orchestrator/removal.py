@@ -114,7 +114,8 @@ def _forget_groups(recipe: Recipe, folder: RunFolder) -> None:
         forget_groups(recipe, folder)
     except (BufferUnavailable, BufferRefused) as error:
         raise RunFailed(
-            f"experience.url = {recipe.experience.url}: {error}; start it and repeat, or add --leave-server"
+            f"experience.url = {recipe.experience.url}: {error}; repeat once that is mended, or leave its groups there "
+            "with --leave-server"
         ) from error
 
 

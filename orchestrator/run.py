@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import ray
@@ -64,7 +65,9 @@ class Run:
         self._recipe, self._store, self._buffer = recipe, store, buffer
         self._admission, self._lineage, self._epoch = admission, lineage, epoch
         self._reached = reached
-        self._low_water = LowWater([folder.path, *([store.root] if isinstance(store, FileBlobStore) else [])])
+        local = [store.root] if isinstance(store, FileBlobStore) else []
+        local += [Path(recipe.store.scratch)] if recipe.store.scratch else []
+        self._low_water = LowWater([folder.path, *local])
         self._shortage = ""
         """Why the run stops though nobody asked for it."""
         self._stop = threading.Event()

@@ -1,7 +1,7 @@
 """Real model folders, as small as they can be, and the recipes and prompt files that go with them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,18 @@ def sections(**changes: Any) -> dict[str, Any]:
     return recipe
 
 
-def a_run(folder: Path, name: str, *, state: str = "stopped", store: Path | None = None, **status: Any) -> RunFolder:
+def a_run(
+    folder: Path,
+    name: str,
+    *,
+    state: str = "stopped",
+    store: Path | str | None = None,
+    experience: Mapping[str, Any] | None = None,
+    **status: Any,
+) -> RunFolder:
     """`runs/<name>` below `folder` as a driver leaves it, with `state` "" before it wrote a status; it lived here."""
-    changes = {"store__url": str(store)} if store else {}
+    changes: dict[str, Any] = {"store__url": str(store)} if store else {}
+    changes |= {"experience": dict(experience)} if experience else {}
     (folder / "recipes").mkdir(parents=True, exist_ok=True)
     recipe = folder / "recipes" / f"{name}.yaml"
     recipe.write_text(yamlfile.render(sections(run__name=name, run__root=str(folder / "runs"), **changes)))

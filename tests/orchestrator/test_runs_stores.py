@@ -1,0 +1,90 @@
+"""Removing runs that keep their blobs in a bucket, or their groups on a server of the user's own: theirs go, no other's."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from orchestrator_folders import a_run
+
+from experience.server import EmbeddedServer
+from orchestrator import recipe as recipes
+from orchestrator import removal
+from orchestrator.errors import RunFailed
+from orchestrator.folder import RunFolder
+from orchestrator.runs import entry
+from orchestrator.stores import claim_name, open_buffer, open_store
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    """In the part of a Redis of the user's own, by its address and its password's file."""
+    server = EmbeddedServer(tmp_path / "redis")
+    server.start()
+    yield server
+    server.stop()
+
+
+def on(server: EmbeddedServer, folder: Path, name: str) -> RunFolder:
+    """A run with a claim on the server, and a group."""
+    settings = {"url": server.address.url, "password_file": server.address.password_file, "retry_s": 0.5}
+    run = a_run(folder, name, state="failed", experience=settings)
+    recipe = recipes.load_dumped(run.recipe)
+    buffer = open_buffer(recipe, run, run_epoch=1, trainer_epoch=1)
+    buffer.open(fingerprint=claim_name(recipe, run))
+    buffer.raise_epoch(role="run", epoch=1)
+    buffer.close()
+    return run
+
+
+def keys(client: redis.Redis) -> set[str]:
+    return {key.decode().partition("}")[0] for key in client.scan_iter()}
+
+
+def test_only_this_runs_keys_go(tmp_path, server):
+    run, _ = on(server, tmp_path, "trial"), on(server, tmp_path, "trial-2")
+    with server.client() as client:
+        client.set("headrace:other", "theirs")
+        removal.remove(run.path)
+        assert keys(client) == {"headrace:{trial-2", "headrace:other"}
+    assert server.pid is not None
+    assert os.listdir(tmp_path / "runs") == ["trial-2"]
+
+
+def test_a_server_that_is_gone_keeps_the_run_until_the_user_gives_it_up(tmp_path, server):
+    run = on(server, tmp_path, "trial")
+    server.stop()
+    with pytest.raises(RunFailed, match=r"experience\.url = unix://.* leave its groups there with --leave-server"):
+        removal.remove(run.path)
+    assert run.read_status()["state"] == "removing"
+    removal.remove(run.path, leave_server=True)
+    assert os.listdir(tmp_path / "runs") == []
+
+
+def test_another_holder_of_the_name_keeps_its_groups(tmp_path, server):
+    """Two users, one name: whoever did not get the server holds nothing there."""
+    on(server, tmp_path / "mine", "trial")
+    settings = {"url": server.address.url, "password_file": server.address.password_file}
+    theirs = a_run(tmp_path / "theirs", "trial", state="failed", experience=settings)
+    with pytest.raises(RunFailed, match="of another run of this name, and stay"):
+        removal.remove(theirs.path)
+    with server.client() as client:
+        assert keys(client) == {"headrace:{trial"}
+    removal.remove(theirs.path, leave_server=True)
+    with server.client() as client:
+        assert keys(client) == {"headrace:{trial"}
+
+
+def test_a_bucket_loses_this_runs_blobs_alone(tmp_path, s3_url):
+    runs = [a_run(tmp_path, name, state="completed", store=s3_url) for name in ("trial", "trial-2")]
+    stores = [open_store(recipes.load_dumped(run.recipe), run) for run in runs]
+    for store in stores:
+        for key in ("ledger/0/00000001.batch", "weights/0/e1/v1/manifest.json", "identity"):
+            store.put_if_absent(key, b"x")
+    shown = entry(runs[0].path)
+    assert (shown.store, shown.store_bytes) == (f"{s3_url}/trial", None)
+    assert f"all blobs in {s3_url}/trial" in removal.describe(runs[0].path)
+    removal.remove(runs[0].path)
+    assert [len(store.list("")) for store in stores] == [0, 3]
+    assert os.listdir(tmp_path / "runs") == ["trial-2"]
