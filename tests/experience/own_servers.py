@@ -116,6 +116,10 @@ def documented_rights() -> list[str]:
 
 
 def guarded_server(stack: ExitStack, folder: Path) -> Address:
+    return guarded_server_with(stack, folder)[1]
+
+
+def guarded_server_with(stack: ExitStack, folder: Path) -> tuple[OwnServer, Address]:
     """Redis behind TLS that asks for a client's certificate, and one user with a password and the documented rights."""
     make_certificates(folder)
     server = OwnServer(binary_of("redis"), folder, port=free_port())
@@ -123,7 +127,7 @@ def guarded_server(stack: ExitStack, folder: Path) -> Address:
     stack.callback(server.kill)
     server.allow()
     (folder / "password").write_text("PASSWORD\n")
-    return Address(
+    return server, Address(
         url=server.url,
         username="headrace",
         password_file=str(folder / "password"),
