@@ -1,5 +1,6 @@
 """How a life holds its keys on a server of the user's own: by a name of its own, and anew where the server changed."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -84,6 +85,22 @@ def test_a_removed_run_leaves_nothing_on_the_server(servers, tmp_path):
     assert forget_groups(on(servers[0]), folder) > 0
     assert admin.keys() == [b"somebody's"]
     assert forget_groups(on(servers[0]), folder) == 0
+
+
+def test_a_start_waits_for_a_server_and_says_so(tmp_path):
+    server = EmbeddedServer(tmp_path / "later")
+    address = server.start()
+    server.stop()
+    recipe = a_recipe(experience={"url": address.url, "password_file": address.password_file, "retry_s": 60})
+    said: list[str] = []
+    timer = threading.Timer(1.0, server.start)
+    timer.start()
+    own_redis.check_server(recipe, patient=True, warn=said.append)
+    timer.join()
+    server.stop()
+    (line,) = said
+    assert line.startswith(f"experience.url = {address.url}: {address.url} did not answer")
+    assert line.endswith("waiting for it for up to 60 s")
 
 
 def test_warnings_and_refusals_of_a_real_server_are_lines_with_the_key(servers, tmp_path):
