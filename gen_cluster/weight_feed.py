@@ -23,6 +23,7 @@ class WeightFeed:
         self._look: Future[FetchedVersion | None] | None = None
         self._next_look = 0.0
         self._seen: WeightVersion | None = None
+        self._falling_back = False
 
     def take(self) -> FetchedVersion | None:
         """The newest version, whole and verified, once; None: nothing new, or not fetched yet. Never blocks.
@@ -44,9 +45,18 @@ class WeightFeed:
             logger.warning("weights not fetched, will try again", extra={"error": str(error)})
             return None
 
+    @property
+    def newest_seen(self) -> WeightVersion | None:
+        """The newest version that was given or refused."""
+        return self._seen
+
     def again(self) -> None:
         """The version that was taken could not be put to use for now: give it once more, with the next look."""
         self._seen = None
+
+    def fall_back(self) -> None:
+        """The newest version cannot be served and no other is: give, once, the newest of those before it that is whole."""
+        self._falling_back = True
 
     def close(self) -> None:
         """Waits for the look that is under way."""
@@ -54,8 +64,10 @@ class WeightFeed:
 
     def _fetch_newest(self) -> FetchedVersion | None:
         version = self._source.newest()
-        if version is None or version == self._seen:
+        if version is None:
             return None
+        if version == self._seen:
+            return self._fetch_before(version) if self._falling_back else None
         try:
             fetched = self._source.fetch(version)
         except VersionMissing:  # superseded and deleted since: the next look finds its successor
@@ -65,3 +77,14 @@ class WeightFeed:
             raise
         self._seen = version
         return fetched
+
+    def _fetch_before(self, version: WeightVersion) -> FetchedVersion | None:
+        found = None
+        for older in self._source.before(version):
+            try:
+                found = self._source.fetch(older)
+                break
+            except (CorruptVersion, VersionMissing) as error:
+                logger.warning("version passed over", extra={"version": str(older), "error": str(error)})
+        self._falling_back = False
+        return found

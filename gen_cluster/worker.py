@@ -30,7 +30,7 @@ class GenerationWorker:
     takes       prompts by lease, as many groups as have room; the newest version as soon as it is fetched
     waits for   a served version >= the prompt's min_version; an empty engine, before and while a suspect runs
     gives       finished groups, downstream, in one atomic step with their acknowledgement
-    ends when   `stop` is set, or by raising: Fenced, BufferUnavailable, EngineLost, or a first version that is unusable
+    ends when   `stop` is set, or by raising: Fenced, BufferUnavailable, EngineLost, or a first version that does not fit the model
 
     A group that fails (overdue, refused by the engine) goes back as a suspect; it never becomes an empty answer.
     """
@@ -105,17 +105,22 @@ class GenerationWorker:
         except (CorruptVersion, WeightsRefused) as error:
             metrics.REFUSED_VERSIONS.inc()
             self._refused = str(error)
+            if self._engine.served is None and isinstance(error, WeightsRefused):
+                raise  # of another model: no other version would fit
             if self._engine.served is None:
-                raise
-            logger.error("version refused, the one before serves on", extra={"error": str(error)})
+                self._feed.fall_back()
+                logger.error("version refused, an older or the next one will do", extra={"error": str(error)})
+            else:
+                logger.error("version refused, the one before serves on", extra={"error": str(error)})
             return False
         except OSError as error:
             self._feed.again()
             self._refused = str(error)
             logger.warning("version not loaded, will try again", extra={"error": str(error)})
             return False
-        self._refused = ""
         version = fetched.manifest.version
+        if version == self._feed.newest_seen:  # else it is a stand-in, and the refusal stands
+            self._refused = ""
         metrics.SERVED_VERSION.set(version.number)
         logger.info("version served", extra={"version": str(version), "running": self._engine.running()})
         return True

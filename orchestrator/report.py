@@ -63,7 +63,7 @@ class Reporter:
             "live": snapshot.live,
             "streams": dict(snapshot.depths),
             "data": {name: dict(cursor) for name, cursor in data.items()},
-            "waits": verdict(snapshot, trainer),
+            "waits": verdict(snapshot, trainer, supervisor),
             "restarts": {"trainer": trainer.restarts, "workers": supervisor.restarts},
             "workers": {member.name: member.status for member in members},
         }

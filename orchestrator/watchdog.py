@@ -99,7 +99,7 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def verdict(snapshot: Snapshot, trainer: Trainer) -> str:
+def verdict(snapshot: Snapshot, trainer: Trainer, supervisor: Supervisor) -> str:
     """Who waits for whom, as far as the counters tell: the one that all others wait for comes first."""
     depths = snapshot.depths
     if not trainer.started:
@@ -107,7 +107,9 @@ def verdict(snapshot: Snapshot, trainer: Trainer) -> str:
     if trainer.step < snapshot.committed:
         return f"the trainer has batch {trainer.step + 1} and does not finish it ({trainer.doing()})"
     if depths["prompts"] > 0:
-        return f"generation holds {depths['prompts']} groups: the trainer and the scorers wait for it"
+        waits = f"generation holds {depths['prompts']} groups: the trainer and the scorers wait for it"
+        refused = {member.name: member.status.get("refused") for member in supervisor.members()}
+        return "; ".join([waits, *(f"{name} refuses a version: {why}" for name, why in refused.items() if why)])
     if depths["completions"] > 0:
         return f"scoring holds {depths['completions']} groups: the trainer waits for it"
     if snapshot.live == 0:
@@ -119,7 +121,7 @@ def diagnose(snapshot: Snapshot, trainer: Trainer, supervisor: Supervisor) -> di
     """The verdict, and the counters behind it."""
     members = (*trainer.ranks, *supervisor.members())
     return {
-        "verdict": verdict(snapshot, trainer),
+        "verdict": verdict(snapshot, trainer, supervisor),
         "step": trainer.step,
         "committed": snapshot.committed,
         "published": trainer.published,

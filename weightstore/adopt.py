@@ -6,7 +6,6 @@ from weightstore.blobs import BlobStore
 from weightstore.fetch import CorruptVersion, StoreWeightSource, VersionMissing
 from weightstore.manifest import WeightVersion
 from weightstore.publish import last_recorded, record_newest
-from weightstore.retention import committed_versions
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +24,8 @@ def adopt_newest(store: BlobStore, *, lineage: int, run_epoch: int, threads: int
         return None
     if word is None:
         return None
-    older = [version for version in committed_versions(store, lineage) if _age(version) < _age(word)]
     source = StoreWeightSource(store, lineage=lineage, run_epoch=run_epoch, threads=threads)
-    for version in [word, *sorted(older, key=_age, reverse=True)]:
+    for version in [word, *source.before(word)]:
         if _is_whole(source, version):
             return record_newest(store, version, run_epoch=run_epoch)
     return None
@@ -40,8 +38,3 @@ def _is_whole(source: StoreWeightSource, version: WeightVersion) -> bool:
         logger.warning("version passed over: %s", error, extra={"version": str(version)})
         return False
     return True
-
-
-def _age(version: WeightVersion) -> tuple[int, int]:
-    """As `record_newest` orders them."""
-    return version.number, version.epoch

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from weightstore import metrics, publish
 from weightstore.blobs import BlobDamaged, BlobStore
+from weightstore.listing import committed_before
 from weightstore.manifest import BlobEntry, Manifest, TensorEntry, WeightVersion
 
 if TYPE_CHECKING:
@@ -54,10 +55,13 @@ class WeightSource(Protocol):
     """Where an engine gets its weights from.
 
     newest()        the version to serve; None before the first publication
+    before(version) the older ones that there are, newest first, whole or not: what may be served in its place
     fetch(version)  the version, verified as a whole. VersionMissing, CorruptVersion, StoreError
     """
 
     def newest(self) -> WeightVersion | None: ...
+
+    def before(self, version: WeightVersion) -> list[WeightVersion]: ...
 
     def fetch(self, version: WeightVersion) -> FetchedVersion: ...
 
@@ -73,6 +77,9 @@ class StoreWeightSource:
 
     def newest(self) -> WeightVersion | None:
         return publish.newest(self._store, lineage=self._lineage, run_epoch=self._run_epoch)
+
+    def before(self, version: WeightVersion) -> list[WeightVersion]:
+        return committed_before(self._store, version)
 
     def fetch(self, version: WeightVersion) -> FetchedVersion:
         with metrics.FETCH_SECONDS.time():

@@ -1,18 +1,15 @@
 """Which versions stay, and how the others go: manifest first, so that no reader ever trusts a version half deleted."""
 
 import logging
-import re
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
 from weightstore import metrics
 from weightstore.blobs import BlobStore
 from weightstore.fetch import CorruptVersion, VersionMissing, read_manifest
-from weightstore.manifest import WeightVersion, lineage_folder
+from weightstore.listing import committed, version_folders
+from weightstore.manifest import WeightVersion
 
 logger = logging.getLogger(__name__)
-
-VERSION_FOLDER = re.compile(r"weights/(\d+)/e(\d+)/v(\d+)/")
 
 
 def keep(
@@ -46,11 +43,6 @@ def keep(
     return kept
 
 
-def committed_versions(store: BlobStore, lineage: int) -> set[WeightVersion]:
-    """All with a manifest, readable or not."""
-    return _committed(_folders(store, lineage))
-
-
 def sweep(
     store: BlobStore,
     lineage: int,
@@ -66,12 +58,12 @@ def sweep(
     Publications without a manifest are deleted when their epoch is below `ranks_epoch`, that of the living ranks:
     nobody will finish them.
     """
-    folders = _folders(store, lineage)
-    committed = _committed(folders)
-    bases = {version: base for version in committed if (base := _base(store, version))}
-    kept = keep(committed, newest=newest, max_staleness=max_staleness, cut_steps=cut_steps, pinned=pinned, bases=bases)
-    torn = {version for version in folders.keys() - committed if version.epoch < ranks_epoch}
-    doomed = sorted((committed - kept) | torn)
+    folders = version_folders(store, lineage)
+    whole = committed(folders)
+    bases = {version: base for version in whole if (base := _base(store, version))}
+    kept = keep(whole, newest=newest, max_staleness=max_staleness, cut_steps=cut_steps, pinned=pinned, bases=bases)
+    torn = {version for version in folders.keys() - whole if version.epoch < ranks_epoch}
+    doomed = sorted((whole - kept) | torn)
     for version in doomed:
         store.delete(version.manifest_key)
         for key in folders[version]:
@@ -89,15 +81,3 @@ def _base(store: BlobStore, version: WeightVersion) -> WeightVersion | None:
         logger.warning("version unreadable", extra={"version": str(version), "error": str(error)})
         return None
     return WeightVersion.parse(base) if base else None
-
-
-def _committed(folders: Mapping[WeightVersion, list[str]]) -> set[WeightVersion]:
-    return {version for version, keys in folders.items() if version.manifest_key in keys}
-
-
-def _folders(store: BlobStore, lineage: int) -> dict[WeightVersion, list[str]]:
-    folders = defaultdict(list)
-    for key in store.list(lineage_folder(lineage)):
-        if match := VERSION_FOLDER.match(key):
-            folders[WeightVersion(*map(int, match.groups()))].append(key)
-    return dict(folders)

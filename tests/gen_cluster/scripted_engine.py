@@ -116,6 +116,9 @@ class ScriptedSource:
         self.looks += 1
         return None if self.number is None else WeightVersion(0, 1, self.number)
 
+    def before(self, version: WeightVersion) -> list[WeightVersion]:
+        return [WeightVersion(0, 1, number) for number in reversed(range(version.number))]
+
     def fetch(self, version: WeightVersion) -> FetchedVersion:
         self.fetches.append(version.number)
         if version.number in self.faults:

@@ -14,6 +14,7 @@ from experience.memory import MemoryBuffer, MemoryServer
 from experience.schema import CompletionGroup, Prompt, Sampling, VersionSpan
 from experience.wire import decode
 from gen_cluster.config import GenerationConfig
+from gen_cluster.engine import WeightsRefused
 from gen_cluster.worker import GenerationWorker
 from weightstore.blobs import StoreError
 from weightstore.fetch import CorruptVersion, VersionMissing
@@ -312,10 +313,36 @@ def test_an_unusable_version_leaves_the_old_one_serving(stage: Stage) -> None:
     assert stage.source.fetches == [0, 1, 2, 3], "a corrupt version is not fetched over and over"
 
 
-def test_an_unusable_first_version_ends_the_worker(stage: Stage) -> None:
-    stage.source.faults[0] = CorruptVersion("shard-0: expected sha256 a, found b")
-    with pytest.raises(CorruptVersion, match="shard-0"):
+def test_a_first_version_that_does_not_fit_ends_the_worker(stage: Stage) -> None:
+    stage.source.unfit = {0}
+    with pytest.raises(WeightsRefused, match="does not fit"):
         stage.until(lambda: False)
+
+
+def test_an_engine_that_starts_on_a_damaged_version_serves_the_last_whole_one_before_it(stage: Stage) -> None:
+    for number in (3, 4):
+        stage.source.faults[number] = CorruptVersion(f"v{number}/shard-0: expected sha256 a, found b")
+    stage.source.number = 4
+    stage.issue(a_prompt(0, min_version=2), a_prompt(1, min_version=3))
+    stage.until(lambda: stage.depth("completions"))
+    assert stage.source.fetches == [4, 3, 2], "each is tried once"
+    assert "v4/shard-0" in str(stage.worker.status()["refused"])
+    assert stage.depth("prompts") == 1, "what was admitted under a newer version waits for one"
+    stage.source.number = 5
+    stage.until(lambda: stage.depth("completions") == 2)
+    assert stage.worker.status()["refused"] == ""
+    assert stage.source.fetches == [4, 3, 2, 5]
+
+
+def test_an_engine_with_nothing_whole_to_serve_waits_for_the_next_version(stage: Stage) -> None:
+    stage.source.faults[0] = CorruptVersion("v0/shard-0: expected sha256 a, found b")
+    stage.until(lambda: stage.worker.status().get("refused"))
+    looks = stage.source.looks
+    stage.until(lambda: stage.source.looks > looks + 3)
+    assert stage.worker.status()["state"] == "waiting for the first weights"
+    stage.source.number = 1
+    stage.until(lambda: stage.engine.served is not None)
+    assert stage.source.fetches == [0, 1]
 
 
 @pytest.mark.parametrize("fault", [StoreError(5, "cannot read /x: Input/output error"), VersionMissing("deleted")])

@@ -50,6 +50,17 @@ def test_the_verdict_names_the_one_that_all_others_wait_for(snapshot, trainer, v
     assert diagnose(snapshot, trainer, a_supervisor())["verdict"] == verdict
 
 
+def test_the_verdict_on_generation_says_who_refuses_a_version():
+    gens = [
+        SimpleNamespace(name=f"gen-{i}", status={"refused": why})
+        for i, why in enumerate(["", "v3/shard-0: expected …"])
+    ]
+    report = diagnose(a_snapshot(prompts=3), a_trainer(), a_supervisor(*gens))
+    assert report["verdict"] == (
+        "generation holds 3 groups: the trainer and the scorers wait for it; gen-1 refuses a version: v3/shard-0: expected …"
+    )
+
+
 def test_the_diagnosis_holds_all_that_the_driver_knows():
     gen = SimpleNamespace(name="gen-0", status={"state": "running", "running": 3})
     rank = SimpleNamespace(name="rank-0", status={"state": "running", "step": 4})
