@@ -52,7 +52,9 @@ class GenerationWorker:
         self._engine = engine
         self._buffer = buffer
         self._feed = WeightFeed(weights, interval_s=config.poll_interval_s)
-        self._keeper = LeaseKeeper(buffer, lease_s)
+        self._keeper = LeaseKeeper(
+            buffer, lease_s, silent_s=config.deadline_s
+        )  # an engine's step that takes longer hangs
         self._lease_s = lease_s
         self._alone_limit = alone_limit
         self._reached = reached

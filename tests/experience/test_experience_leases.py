@@ -48,6 +48,18 @@ def test_dropped_leases_are_not_renewed(buffer, leased):
         assert keeper.lost() == set()
 
 
+def test_an_owner_that_hangs_loses_its_leases_to_others(buffer, leased):
+    with LeaseKeeper(buffer, LEASE_S, silent_s=2 * LEASE_S) as keeper:
+        keeper.hold(leased)
+        heir = buffer.lease("prompts", worker="heir", count=10, lease_s=LEASE_S, wait_s=20.0)
+        assert [lease.sequence for lease in heir] == [lease.sequence for lease in leased]
+        deadline = time.monotonic() + 10
+        while keeper.lost() != {lease.entry_id for lease in leased}:  # heard again, and told so
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        keeper.drop(leased)
+
+
 def test_a_lost_lease_is_reported_until_dropped(buffer, leased):
     with LeaseKeeper(buffer, LEASE_S) as keeper:
         keeper.hold(leased)
