@@ -2,8 +2,10 @@
 
 import hashlib
 import logging
+import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,9 +36,12 @@ class VersionMissing(KeyError):
         return str(self.args[0])
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, weakref_slot=True)
 class FetchedVersion:
-    """A whole, verified version. Stays readable when retention deletes the files underneath."""
+    """A whole, verified version. Stays readable when retention deletes the files underneath.
+
+    What had to be copied to this machine stays there, under the names that `blobs` map, as long as this object lives.
+    """
 
     manifest: Manifest
     blobs: Mapping[str, Bytes]
@@ -87,26 +92,33 @@ class StoreWeightSource:
             tensors: dict[str, list[TensorEntry]] = {blob.name: [] for blob in manifest.blobs}
             for entry in manifest.tensors:
                 tensors[entry.blob].append(entry)
-            try:
-                with ThreadPoolExecutor(self._threads) as pool:
-                    mapped = pool.map(lambda blob: self._verified(version, blob, tensors[blob.name]), manifest.blobs)
-                    blobs = {blob.name: data for blob, data in zip(manifest.blobs, mapped, strict=True)}
-            except CorruptVersion:
-                metrics.CORRUPT_VERSIONS.inc()
-                raise
+            with ExitStack() as copies:
+
+                def verified(blob: BlobEntry) -> Bytes:
+                    return self._verified(version, blob, tensors[blob.name], copies)
+
+                try:
+                    with ThreadPoolExecutor(self._threads) as pool:
+                        blobs = dict(zip(tensors, pool.map(verified, manifest.blobs), strict=True))
+                except CorruptVersion:
+                    metrics.CORRUPT_VERSIONS.inc()
+                    raise
+                fetched = FetchedVersion(manifest=manifest, blobs=blobs)
+                weakref.finalize(fetched, copies.pop_all().close)
         size = sum(blob.size for blob in manifest.blobs)
         metrics.FETCHED_BYTES.inc(size)
         logger.info("version fetched", extra={"version": str(version), "bytes": size})
-        return FetchedVersion(manifest=manifest, blobs=blobs)
+        return fetched
 
-    def _verified(self, version: WeightVersion, blob: BlobEntry, tensors: list[TensorEntry]) -> Bytes:
+    def _verified(
+        self, version: WeightVersion, blob: BlobEntry, tensors: list[TensorEntry], copies: ExitStack
+    ) -> Bytes:
         key = f"{version.folder}/{blob.name}"
         try:
             size = self._store.size(key)
             if size != blob.size:
                 raise CorruptVersion(f"{key}: expected {blob.size} bytes, found {size}")
-            with self._store.local_file(key) as path:
-                data = np.memmap(path, dtype=np.uint8, mode="c")
+            data = np.memmap(copies.enter_context(self._store.local_file(key)), dtype=np.uint8, mode="c")
         except BlobDamaged as error:
             raise CorruptVersion(str(error)) from error
         except (KeyError, FileNotFoundError):

@@ -4,10 +4,17 @@ import pytest
 import torch
 
 from weightstore.adopt import adopt_newest
+from weightstore.blobs import FileBlobStore
 from weightstore.manifest import WeightVersion
 from weightstore.publish import newest, record_newest
 
 TENSORS = {"a": torch.arange(4.0), "b": torch.ones(3)}
+
+
+@pytest.fixture
+def reopen(tmp_path):
+    """Of what stands on the contract, one implementation is enough."""
+    return lambda: FileBlobStore(tmp_path / "store")
 
 
 def adopt(store, run_epoch, lineage=0):

@@ -82,7 +82,7 @@ def test_a_key_that_could_leave_the_store_is_refused(store, key):
 def test_of_racing_threads_exactly_one_wins(reopen):
     stores = [reopen() for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        for attempt in range(20):
+        for attempt in range(10):
             barrier = Barrier(8)
 
             def race(index, key=f"epochs/{attempt}", barrier=barrier):
@@ -98,7 +98,7 @@ def test_puts_survive_deletes_in_the_same_folder(reopen):
     stores = [reopen() for _ in range(4)]
 
     def churn(index):
-        for turn in range(50):
+        for turn in range(20):
             key = f"deep/folder/{index}-{turn}"
             assert stores[index].put_if_absent(key, b"x")
             assert stores[index].get(key) == b"x"

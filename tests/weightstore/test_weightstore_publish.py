@@ -1,5 +1,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from weightstore.blobs import FileBlobStore
 from weightstore.fetch import CorruptVersion, VersionMissing
 from weightstore.manifest import WeightVersion, weights_digest
 from weightstore.publish import (
@@ -109,6 +111,18 @@ def test_what_a_reader_writes_into_a_tensor_does_not_reach_the_store(publish, so
     for _, tensor in source.fetch(V1).tensors():
         tensor.zero_()
     assert dict(source.fetch(V1).tensors())["norm"].equal(weights["norm"])
+
+
+def test_local_copies_of_a_version_last_as_long_as_it_does(publish, source, store, weights):
+    """An engine's other processes map the files by their names."""
+    publish(V1, weights)
+    fetched = source.fetch(V1)
+    files = [Path(data.filename) for data in fetched.blobs.values()]
+    assert len(files) == len(fetched.manifest.blobs)
+    assert [file.stat().st_size for file in files] == [blob.size for blob in fetched.manifest.blobs]
+    copied = not isinstance(store, FileBlobStore)
+    del fetched
+    assert [file for file in files if file.exists()] == ([] if copied else files)
 
 
 def test_a_fetched_version_outlives_its_files(publish, source, store, weights):

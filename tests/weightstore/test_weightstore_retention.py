@@ -8,11 +8,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from weightstore.blobs import FileBlobStore
 from weightstore.manifest import Manifest, WeightVersion
 from weightstore.publish import write_shard
 from weightstore.retention import keep, sweep
 
 TINY: Mapping[str, torch.Tensor] = {"a": torch.zeros(2)}
+
+
+@pytest.fixture
+def reopen(tmp_path):
+    """Of what stands on the contract, one implementation is enough."""
+    return lambda: FileBlobStore(tmp_path / "store")
 
 
 def v(number, epoch=1):
