@@ -160,6 +160,15 @@ def test_status_tells_a_killed_driver_from_a_living_one(workplace):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"trial  running\ndisk: {used} in its folder\n", "")
 
 
+def test_status_of_a_run_on_another_host_does_not_call_it_dead(workplace):
+    folder = RunFolder(workplace / "runs" / "trial")
+    folder.write_json(folder.status, {"run": "trial", "state": "running", "updated": "noon"})
+    (folder.path / "driver.lock").write_text("7 elsewhere")
+    content = json.loads(headrace("status", "trial", "--json", cwd=workplace).stdout)
+    assert content["state"] == "running"
+    assert content["cause"] == "if host elsewhere is alive, which its lock does not tell here; last word: noon"
+
+
 HOLDER = """
 import sys
 from pathlib import Path
@@ -171,7 +180,12 @@ with RunFolder(Path("runs/trial")).locked():
 
 
 @pytest.mark.parametrize(
-    ("option", "number", "word"), [((), signal.SIGTERM, "asked to stop"), (("--now",), signal.SIGKILL, "killed")]
+    ("option", "number", "word"),
+    [
+        ((), signal.SIGTERM, "asked to stop"),
+        (("--now",), signal.SIGKILL, "killed"),
+        (("--wait", "--now"), signal.SIGKILL, "killed"),
+    ],
 )
 def test_stop_reaches_the_driver_and_nobody_else(workplace, option, number, word):
     driver = subprocess.Popen(
@@ -181,6 +195,7 @@ def test_stop_reaches_the_driver_and_nobody_else(workplace, option, number, word
     done = headrace("stop", "trial", *option, cwd=workplace)
     assert done.returncode == 0
     assert done.stdout.startswith(f"{word}: driver process {driver.pid}; `headrace resume ")
+    assert ("--wait" in option) == done.stdout.endswith("new at step 0 of 0\n")
     assert driver.wait(timeout=30) == -number
     driver.communicate()
 

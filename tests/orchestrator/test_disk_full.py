@@ -15,19 +15,23 @@ from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
 import torch
-from orchestrator_recipes import a_recipe
+from orchestrator_recipes import a_recipe, an_issuer
 from ray.exceptions import RayTaskError
 
+from experience.memory import MemoryBuffer, MemoryServer
 from orchestrator import disk, folder, logs
+from orchestrator.admission import Admission
 from orchestrator.console import Console
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
 from orchestrator.member import outcome
 from orchestrator.report import Reporter
+from orchestrator.run import Run
 from weightstore import blobs
 from weightstore.blobs import FileBlobStore, StoreError
 from weightstore.shards import write_safetensors
@@ -185,7 +189,7 @@ class _Trainer:
 
 def test_reports_that_cannot_be_written_end_nothing(run):
     run.write_json(run.status, {"state": "starting"})
-    reporter = Reporter(run, a_recipe(), epoch=1, console=Console(quiet=True), port=1)
+    reporter = Reporter(run, a_recipe(), epoch=1, console=Console(quiet=True), address="127.0.0.1:1")
     with files_of_at_most(10):
         reporter.stepped({"step": 1.0})
         reporter.ended("failed", _Trainer(), cause="the disk is full")
@@ -198,7 +202,7 @@ def test_reports_that_cannot_be_written_end_nothing(run):
 
 def test_a_run_that_completed_does_not_hide_that_it_could_not_say_so(run):
     run.write_json(run.status, {"state": "running"})
-    reporter = Reporter(run, a_recipe(), epoch=1, console=Console(quiet=True), port=1)
+    reporter = Reporter(run, a_recipe(), epoch=1, console=Console(quiet=True), address="127.0.0.1:1")
     with files_of_at_most(10), pytest.raises(StoreError, match=f"cannot write {run.status}"):
         reporter.ended("completed", _Trainer())
 
@@ -232,6 +236,45 @@ def test_low_water_names_the_folder_and_looks_now_and_then(tmp_path, monkeypatch
     assert cause is not None
     assert cause.startswith(f"{tmp_path / 'b'}: the disk is nearly full, 67 MB are free")
     assert "headrace runs ls" in cause
+
+
+class _NoRanks:
+    """A topology whose processes never come up: what ends such a run did not come from them."""
+
+    def worker(self, kind: str, index: int, life: int, now: float) -> SimpleNamespace:
+        pulse, kill = (lambda now: None), (lambda: None)
+        return SimpleNamespace(name=f"{kind}-{index}", status={}, ready=False, pulse=pulse, kill=kill)
+
+    def ranks(self, life: int, now: float) -> list[SimpleNamespace]:
+        return []
+
+
+def test_a_run_stops_before_the_disk_is_full_and_fails_with_the_cause(run, monkeypatch, capsys):
+    recipe, buffer = a_recipe(), MemoryBuffer(MemoryServer(), run_epoch=1, trainer_epoch=1)
+    buffer.open(fingerprint="f")
+    for role in ("run", "trainer"):
+        buffer.raise_epoch(role=role, epoch=1)
+    run.write_json(run.status, {"state": "starting"})
+    life = Run(
+        recipe,
+        run,
+        store=FileBlobStore(run.path),
+        buffer=buffer,
+        topology=_NoRanks(),
+        admission=Admission(recipe, buffer=buffer, issuer=an_issuer(recipe)),
+        mend=lambda: None,
+        lineage=0,
+        epoch=1,
+        committed=0,
+        published=-1,
+        metrics_address="127.0.0.1:1",
+        console=Console(),
+    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, disk.LOW_BYTES - 1))
+    with pytest.raises(RunFailed, match=f"{run.path}: the disk is nearly full"):
+        life.drive()
+    assert buffer.snapshot().next_sequence == 0  # nothing was issued any more
+    assert f"stopping: {run.path}: the disk is nearly full" in capsys.readouterr().err.replace("\n", "")
 
 
 def test_what_a_folder_holds_is_counted_by_blocks_and_once(tmp_path):
