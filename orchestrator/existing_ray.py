@@ -63,7 +63,7 @@ class ExistingRay:
             raise RecipeError(lines)
         prefix = f"{self._namespace}/e{self._epoch}" if self._epoch else None
         self._reservation = Reservation(asks, prefix=prefix)
-        self._reservation.reserve(within_s=self._recipe.ray.placement_s)
+        self._reservation.reserve(within_s=self._recipe.ray.placement_s, tell=warn)
         names = addresses()
         log.info("placed", extra={"nodes": {names[node]: node for node in self._reservation.nodes()}})
         for line in nodes.inspect(self._reservation.nodes(), names, self._recipe, self._folder, epoch=self._epoch):

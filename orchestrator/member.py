@@ -109,7 +109,8 @@ class Member:
         limit = self._config.heartbeat_s if self.ready else self._config.starting_s
         # Since the question, not since the last answer: a driver that was held up itself has asked nothing meanwhile.
         silent = now - self._asked_at if self._beat is not None else 0.0
-        return f"no heartbeat for {silent:.0f} s (limit {limit:.0f} s)" if silent > limit else None
+        what = "no heartbeat" if "pid" in self.status else "no process came up"  # a cluster may have no room for it
+        return f"{what} for {silent:.0f} s (limit {limit:.0f} s)" if silent > limit else None
 
     def kill(self) -> None:
         """End the process now, also one that is stopped and would not hear Ray (on another node Ray gives it 5 s)."""

@@ -5,7 +5,7 @@ still reserved. When a node dies, Ray moves the groups that were on it to nodes 
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ray
@@ -32,9 +32,9 @@ class Reservation:
         self._prefix = prefix
         self._groups: dict[str, PlacementGroup] = {}
 
-    def reserve(self, *, within_s: float) -> None:
-        """RunFailed: the cluster had no room for all of it in that time."""
-        deadline = time.monotonic() + within_s
+    def reserve(self, *, within_s: float, tell: Callable[[str], None]) -> None:
+        """RunFailed: the cluster had no room for all of it in that time. A wait is told of, once."""
+        deadline, told = time.monotonic() + within_s, False
         for ask in self._asks.values():
             self._groups[ask.name] = placement_group(
                 [dict(bundle) for bundle in ask.bundles],
@@ -45,7 +45,15 @@ class Reservation:
         for name, group in self._groups.items():
             while not group.wait(_SLICE_S):
                 if time.monotonic() > deadline:
-                    raise RunFailed(self._waiting(self._asks[name], within_s))
+                    line = (
+                        f"ray.placement_s = {within_s:g}: the cluster had no room in that time for {self._state(name)}"
+                    )
+                    raise RunFailed(
+                        f"{line}; end what holds it, add a node, or lower what the run asks for (ray.resources)"
+                    )
+                if not told:
+                    tell(f"waiting for room on the cluster, {within_s:g} s at most: {self._state(name)}")
+                    told = True
 
     def options(self, kind: str, index: int) -> dict[str, Any]:
         """Options of the actor that takes this place: exactly what was reserved for it."""
@@ -73,14 +81,11 @@ class Reservation:
             remove_placement_group(group)
         self._groups.clear()
 
-    def _waiting(self, ask: Ask, within_s: float) -> str:
-        names = addresses()
+    def _state(self, name: str) -> str:
+        """What was asked, what there is, who holds it."""
+        ask, names = self._asks[name], addresses()
         free = {names[node]: left for node, left in state.available_resources_per_node().items() if node in names}
-        return (
-            f"ray.placement_s = {within_s:g}: no room for {ask} in that time; "
-            f"the cluster has {inventory([ask], node_resources(), free)}; {self._holders()}; "
-            "end what holds it, add a node, or lower what the run asks for (ray.resources)"
-        )
+        return f"{ask}; it has {inventory([ask], node_resources(), free)}; {self._holders()}"
 
     def _holders(self) -> str:
         own = {group.id.hex() for group in self._groups.values()}
