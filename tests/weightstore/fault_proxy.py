@@ -10,7 +10,6 @@ import socket
 import socketserver
 import struct
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
@@ -27,7 +26,7 @@ Kind = Literal[
     "truncated",  # the answer's body ends half-way, as the length in its header shows
     "cut short",  # the same, and the header agrees
     "flipped",  # one bit of the answer's body
-    "delay",  # the request waits for `seconds`
+    "held",  # the request waits until `released` is set
 ]
 
 
@@ -42,7 +41,6 @@ class Fault:
     times: int = 1
     status: int = 500
     code: str = "InternalError"
-    seconds: float = 0.0
     seen: int = 0
 
     def hits(self, method: str, target: str) -> bool:
@@ -65,6 +63,7 @@ class FaultProxy:
     def __post_init__(self) -> None:
         self._lock = threading.Condition()
         self._resets = 0
+        self.released = threading.Event()
         proxy = self
 
         class Handler(socketserver.BaseRequestHandler):
@@ -98,6 +97,7 @@ class FaultProxy:
             assert self._lock.wait_for(lambda: self._resets >= enough, timeout=WAIT_S)
 
     def close(self) -> None:
+        self.released.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -130,8 +130,8 @@ class FaultProxy:
             return _reset(connection)
         if fault and kind == "status":
             return self._refuse(connection, method, fault)
-        if fault and kind == "delay":
-            time.sleep(fault.seconds)
+        if kind == "held":
+            assert self.released.wait(WAIT_S)
         status, reason, answer_headers, answer = self._forward(method, target, headers, body)
         if kind == "reply lost":
             return None

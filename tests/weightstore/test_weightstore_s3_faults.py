@@ -193,8 +193,6 @@ FAULTS_OF_PARTS = [
     Fault(kind="reply lost", method="PUT", contains="partNumber=3"),
     Fault(kind="status", method="POST", contains="uploadId", status=500),
     Fault(kind="reply lost", method="POST", contains="uploadId"),
-    Fault(kind="status", method="POST", contains="uploadId", status=409, code="ConditionalRequestConflict"),
-    Fault(kind="status", method="POST", contains="uploadId", status=404, code="NoSuchUpload"),
 ]
 
 
@@ -202,6 +200,17 @@ FAULTS_OF_PARTS = [
 def test_a_passing_fault_of_an_upload_does_not_show(store, proxy, s3_url, fault):
     proxy.add(of(fault, fault.method))
     assert store.put_file_if_absent("weights/shard", write(store, LARGE))
+    assert read(store, "weights/shard") == LARGE
+    assert uploads(proxy, s3_url) == []
+
+
+@pytest.mark.parametrize(("status", "code"), [(409, "ConditionalRequestConflict"), (404, "NoSuchUpload")])
+def test_an_upload_that_cannot_be_completed_is_begun_anew(store, proxy, s3_url, status, code):
+    """S3 wants all parts again after a conflict."""
+    proxy.add(Fault(kind="status", method="POST", contains="uploadId", status=status, code=code))
+    assert store.put_file_if_absent("weights/shard", write(store, LARGE))
+    assert proxy.count("POST", "uploads") == 2
+    assert proxy.count("PUT", "partNumber") == 6
     assert read(store, "weights/shard") == LARGE
     assert uploads(proxy, s3_url) == []
 
@@ -219,11 +228,12 @@ def test_a_completion_whose_answer_was_lost_and_whose_upload_is_gone_has_won(sto
 
 
 def test_of_two_uploads_that_overlap_the_first_to_complete_wins(store, opened, proxy, s3_url):
-    proxy.add(Fault(kind="delay", method="PUT", contains="partNumber=1", seconds=1.5))
+    proxy.add(Fault(kind="held", method="PUT", contains="partNumber=1"))
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(opened().put_file_if_absent, "weights/shard", write(store, bytes(len(LARGE))))
         proxy.await_requests("PUT", "partNumber=1")
         assert store.put_file_if_absent("weights/shard", write(store, LARGE))
+        proxy.released.set()
         assert slow.result() is False
     assert read(store, "weights/shard") == LARGE
     assert uploads(proxy, s3_url) == []
@@ -324,7 +334,7 @@ def test_an_outage_longer_than_the_budget_is_one_line_and_a_shorter_one_is_none(
 
 def test_a_store_that_hangs_does_not_outlast_the_budget(opened, proxy):
     store = opened(retry_s=0.5)
-    proxy.add(Fault(kind="delay", method="GET", seconds=3.0, times=9))
+    proxy.add(Fault(kind="held", method="GET", times=9))
     with pytest.raises(StoreError, match="ReadTimeoutError"):
         store.get("a")
 
