@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "vllm", "deepspeed", "ray", "transformers", "redis", "boto3", "torchao")
+HEAVY = ("torch", "vllm", "deepspeed", "ray", "transformers", "redis", "boto3", "torchao", "pyarrow")
 LIGHT = (
     "experience.schema",
     "experience.wire",
@@ -22,6 +22,8 @@ LIGHT = (
     "weightstore.s3",
     "orchestrator.config",
     "orchestrator.recipe",
+    "orchestrator.data_order",
+    "orchestrator.data_source",
     "orchestrator.prompts",
     "orchestrator.preflight",
     "orchestrator.cli",
