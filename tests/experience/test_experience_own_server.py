@@ -179,9 +179,11 @@ def test_a_server_that_was_killed_goes_on_where_it_was(own, user):
     assert all(buffer.advance([(held, b"c" * 1000) for held in leases[:15]]))
     before = (buffer.snapshot(), buffer.present())
     own.kill()
-    threading.Timer(0.3, own.start).start()
+    timer = threading.Timer(0.3, own.start)
+    timer.start()
     assert (buffer.snapshot(), buffer.present()) == before
     assert all(buffer.advance([(held, b"c") for held in leases[15:]]))
+    timer.join()
     buffer.close()
 
 
