@@ -129,18 +129,20 @@ def test_a_released_entry_is_served_at_once_as_a_suspect(buffer):
     assert buffer.advance([(second, b"c")]) == [True]
 
 
-@pytest.mark.parametrize("lease_s", [LONG_S, 0.3])
-def test_what_fails_is_served_again_after_a_back_off_that_doubles_up_to_a_lease(buffer, monkeypatch, lease_s):
+@pytest.mark.parametrize(("lease_s", "back_off_s", "waits_s"), [(LONG_S, 0.2, (0.2, 0.4)), (0.3, 50.0, (0.3, 0.3))])
+def test_what_fails_is_served_again_after_a_back_off_that_doubles_up_to_a_lease(
+    buffer, monkeypatch, lease_s, back_off_s, waits_s
+):
     for module in ("memory", "redis_buffer"):
-        monkeypatch.setattr(f"experience.{module}.BACK_OFF_S", 0.2)
+        monkeypatch.setattr(f"experience.{module}.BACK_OFF_S", back_off_s)
     issue(buffer, 1)
     (held,) = lease(buffer)
-    for back_off_s in (0.2, min(0.4, lease_s)):
+    for wait_s in waits_s:
         released_at = time.monotonic()
         buffer.release(held, reason="the service is down")
         assert lease(buffer, worker="other", lease_s=lease_s) == []
         (held,) = lease(buffer, worker="other", lease_s=lease_s, wait_s=20.0)
-        assert time.monotonic() - released_at >= back_off_s
+        assert time.monotonic() - released_at >= wait_s
         assert held.suspect
     assert held.deliveries == 3
 
