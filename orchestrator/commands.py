@@ -13,7 +13,7 @@ from orchestrator import recipe as recipes
 from orchestrator.config import Recipe, resume_violations
 from orchestrator.console import Console, show_table
 from orchestrator.disk import bytes_below, size
-from orchestrator.folder import LIVING, RunFolder, state_of
+from orchestrator.folder import LIVING, REMOVING, RunFolder, state_of
 from orchestrator.imports import BUILDER, collector_off
 from orchestrator.inputs import same_inputs
 
@@ -27,7 +27,7 @@ def run(path: Path, overrides: list[str], *, as_json: bool, builder: str = BUILD
 
 def resume(path: Path, overrides: list[str], *, as_json: bool) -> None:
     folder = find(path)
-    if folder.read_status().get("state") == "removing":
+    if folder.says(REMOVING):
         raise ValueError(f"RUN = {folder.path}: is half removed; remedy: `headrace runs rm {folder.quoted}` ends it")
     old = recipes.load_dumped(folder.recipe)
     new = recipes.load_dumped(folder.recipe, [*overrides, f"run.root={folder.path.parent}"])

@@ -16,6 +16,8 @@ from weightstore.blobs import StoreError, reported
 
 LIVING = ("starting", "running")
 """States of a run whose driver lives, or died without a word."""
+REMOVING = "removing"
+"""The state of a run that `headrace runs rm` has begun to remove."""
 
 _LAST_SIGN_S, _LOOK_S = 10.0, 0.25
 """How long to watch for a sign of life from another host: a driver writes its status every second once Ray has started."""
@@ -105,20 +107,21 @@ class RunFolder:
     def _refuse_driver_elsewhere(self) -> None:
         """RunAlive while a driver on another host writes its status: seen by its change, since clocks may differ."""
         host = self.other_host()
-        if not host or not self._says_it_lives():
+        if not host or not self.says(*LIVING):
             return
         first, deadline = self.status.read_bytes(), time.monotonic() + _LAST_SIGN_S
         while time.monotonic() < deadline:
             time.sleep(_LOOK_S)
-            if self.status.read_bytes() != first and self._says_it_lives():
+            if self.status.read_bytes() != first and self.says(*LIVING):
                 raise RunAlive(
                     f"run {self.path} is still alive on host {host}, whose lock does not reach this one; "
                     f"remedy: `headrace stop` it there"
                 )
 
-    def _says_it_lives(self) -> bool:
+    def says(self, *states: str) -> bool:
+        """The status is one of these; a damaged one is none, and hinders no life: it writes its own."""
         try:
-            return self.read_status().get("state") in LIVING
+            return self.read_status().get("state") in states
         except ValueError:
             return False
 

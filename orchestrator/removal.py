@@ -14,11 +14,10 @@ from orchestrator import recipe as recipes
 from orchestrator.config import Recipe
 from orchestrator.disk import size
 from orchestrator.errors import RunFailed
-from orchestrator.folder import RunFolder
+from orchestrator.folder import REMOVING, RunFolder
 from orchestrator.runs import RunEntry, entry, is_run, store_elsewhere
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-REMOVING = "removing"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -160,6 +160,17 @@ def test_status_tells_a_killed_driver_from_a_living_one(workplace):
     assert (done.returncode, done.stdout, done.stderr) == (0, f"trial  running\ndisk: {used} in its folder\n", "")
 
 
+@pytest.mark.parametrize("content", ["", "{", '{"state": "failed"}'])
+def test_a_status_that_was_cut_short_hinders_no_resume(workplace, monkeypatch, capsys, content):
+    """It is refused for what is wrong with it: here, that its model is not there."""
+    (workplace / "runs/trial/status.json").write_text(content)
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "argv", ["headrace", "resume", "trial"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "model.path = " in capsys.readouterr().err
+
+
 def test_status_of_a_run_on_another_host_does_not_call_it_dead(workplace):
     folder = RunFolder(workplace / "runs" / "trial")
     folder.write_json(folder.status, {"run": "trial", "state": "running", "updated": "noon"})
