@@ -1,14 +1,14 @@
 """The rows of a data set as files give them: what every kind of file must answer, and JSON lines."""
 
 import json
-import mmap
+import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import msgspec
 import numpy as np
@@ -20,8 +20,8 @@ from orchestrator.recipe import RecipeError
 
 MAX_PROBLEMS = 20
 """Bad rows that are shown; the rest is counted."""
-_SCAN_BYTES = 16 * 1024**2
-"""Of a file searched for line ends at a time: the search needs as much memory again."""
+_SCAN_BYTES = 1024**2
+"""Of a file searched for line ends at a time: the search needs ten times as much memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ class Rows(Protocol):
 
 
 class JsonRows:
-    """Files of one JSON object a line, blank lines left out. The files stay on disk, mapped; parsed is what is asked for."""
+    """Files of one JSON object a line, blank lines left out. The files stay on disk; read and parsed is what is asked for."""
 
     left_out: Mapping[str, str]
 
@@ -71,7 +71,11 @@ class JsonRows:
 
     def row(self, index: int) -> Mapping[str, Any]:
         number, within = self._locate(index)
-        return parse_row(self._lines[number].at(within))
+        try:
+            return parse_row(self._lines[number].at(within))
+        except ValueError as error:
+            problem = f"{self._data.files[number]}: {self.where(index)} {error}, and did not when it was checked"
+            raise OSError(f"{problem}; restore the file") from error
 
     def where(self, index: int) -> str:
         number, within = self._locate(index)
@@ -114,22 +118,21 @@ class JsonRows:
 
 
 class _Lines:
-    """The lines of a file that are not blank."""
+    """The lines of a file that are not blank; read, not mapped: a mapped file that is cut short ends the process."""
 
     def __init__(self, file: Path, *, where: str) -> None:
         try:
-            with file.open("rb") as stream:
-                empty = stream.seek(0, 2) == 0
-                self._bytes = b"" if empty else mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            self._file = file.open("rb")
+            ends, inked = _scan(self._file)
         except OSError as error:
             problem = f"cannot be read ({error.strerror})"
             raise RecipeError([f"{where}{problem}; give a file of prompts"]) from None
-        first = 3 if self._bytes[:3] == b"\xef\xbb\xbf" else 0
-        ends = np.append(_newlines(self._bytes), len(self._bytes))
+        head = os.pread(self._file.fileno(), 64, 0)
+        first = 3 if head[:3] == b"\xef\xbb\xbf" else 0
         starts = np.concatenate([[first], ends[:-1] + 1])
-        kept = np.flatnonzero(self._filled(starts, ends))
+        kept = np.flatnonzero(np.diff(inked, prepend=first) > 0)
         self._from, self._to, self.numbers = starts[kept], ends[kept], kept + 1
-        if self._bytes[first : first + 64].lstrip()[:1] == b"[" and len(kept) and not self._object_follows(kept):
+        if head[first:].lstrip()[:1] == b"[" and not self._object_follows():
             problem = "is one JSON array, not one JSON object a line"
             raise RecipeError([f"{where}{problem}; write each of its entries on a line of its own"])
 
@@ -137,31 +140,32 @@ class _Lines:
         return len(self.numbers)
 
     def __iter__(self) -> Iterator[bytes]:
-        return (bytes(self._bytes[start:end]) for start, end in zip(self._from, self._to, strict=True))
+        return (self.at(index) for index in range(len(self)))
 
     def at(self, index: int) -> bytes:
-        return bytes(self._bytes[self._from[index] : self._to[index]])
+        """OSError: the file is not what it was when it was opened."""
+        start, end = int(self._from[index]), int(self._to[index])
+        line = os.pread(self._file.fileno(), end - start, start)
+        if len(line) < end - start:
+            raise OSError(f"{self._file.name} was cut short while it was in use; restore it")
+        return line
 
-    def _filled(self, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        filled = ends > starts
-        heads = (
-            np.frombuffer(self._bytes, np.uint8)[np.minimum(starts, max(len(self._bytes) - 1, 0))]
-            if filled.any()
-            else starts
-        )
-        for line in np.flatnonzero(filled & (heads <= 0x20)):
-            filled[line] = bool(self._bytes[starts[line] : ends[line]].strip())
-        return filled
-
-    def _object_follows(self, kept: npt.NDArray[np.int64]) -> bool:
+    def _object_follows(self) -> bool:
         """Whether the second line is an object that ends where the line ends: then the first is only a bad row."""
-        return len(kept) > 1 and self.at(1).strip().startswith(b"{") and self.at(1).strip().endswith(b"}")
+        return len(self) > 1 and self.at(1).strip().startswith(b"{") and self.at(1).strip().endswith(b"}")
 
 
-def _newlines(data: bytes | mmap.mmap) -> npt.NDArray[np.int64]:
-    view = np.frombuffer(data, np.uint8)
-    parts = [np.flatnonzero(view[at : at + _SCAN_BYTES] == 0x0A) + at for at in range(0, len(view), _SCAN_BYTES)]
-    return np.concatenate([np.empty(0, np.int64), *parts])
+def _scan(stream: BinaryIO) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """[lines] where each line ends, and the bytes up to there that are not blank."""
+    ends, inked, at, ink = [], [], 0, 0
+    while chunk := stream.read(_SCAN_BYTES):
+        view = np.frombuffer(chunk, np.uint8)
+        sums = np.cumsum((view != 0x20) & ((view < 0x09) | (view > 0x0D)), dtype=np.int64) + ink
+        found = np.flatnonzero(view == 0x0A)
+        ends.append(found + at)
+        inked.append(sums[found])
+        at, ink = at + len(chunk), int(sums[-1])
+    return np.concatenate([*ends, [at]]).astype(np.int64), np.concatenate([*inked, [ink]]).astype(np.int64)
 
 
 def parse_row(line: bytes) -> dict[str, Any]:

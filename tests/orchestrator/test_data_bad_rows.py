@@ -84,6 +84,15 @@ def test_a_line_that_json_or_the_recipe_does_not_allow(tmp_path, line, reason):
     assert reason in found
 
 
+@pytest.mark.parametrize("text", ["", '{"prompt": "a"}\n{"prompt": "b', '{"prompt": "a"}\n[["prompt",1234]]\n'])
+def test_a_file_that_changes_while_it_is_in_use_is_an_error_and_not_the_end_of_the_process(tmp_path, text):
+    file = jsonl(tmp_path / "d.jsonl", [{"prompt": "a"}, {"prompt": "bcdef"}])
+    source = opened(file)
+    file.write_text(text)
+    with pytest.raises(OSError, match=r"d\.jsonl.*; restore"):
+        source.at(1)
+
+
 # -- columns of Parquet and Arrow
 
 
