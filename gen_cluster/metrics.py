@@ -14,6 +14,9 @@ WAITING = Gauge("headrace_gen_waiting", "Leased groups that have not started")
 TOKENS = Counter("headrace_gen_tokens_total", "Response tokens of finished requests")
 GROUPS = Counter("headrace_gen_groups_total", "Groups that a worker is done with, by result", ["result"])
 STEP_SECONDS = Histogram("headrace_gen_step_seconds", "One engine step", buckets=STEP_BUCKETS)
+WORK_CPU_SECONDS = Counter(
+    "headrace_gen_work_cpu_seconds_total", "CPU seconds of the process, all its threads, inside engine steps"
+)
 GROUP_SECONDS = Histogram(
     "headrace_gen_group_seconds", "From starting a group to its last token", buckets=GROUP_BUCKETS
 )

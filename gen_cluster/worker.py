@@ -209,8 +209,10 @@ class GenerationWorker:
     def _generate(self) -> bool:
         if not self._by_request:
             return False
+        cpu_s = time.process_time()
         with metrics.STEP_SECONDS.time():
             finished = self._engine.step()
+        metrics.WORK_CPU_SECONDS.inc(time.process_time() - cpu_s)
         for one in finished:
             group = self._by_request.pop(one.request_id)
             group.finished[one.request_id] = one

@@ -45,6 +45,10 @@ REWARD_MEAN = Gauge(
 )
 PASS_SECONDS = Histogram("headrace_score_pass_seconds", "Decoding, rewards and reference of one pass.")
 REFERENCE_SECONDS = Histogram("headrace_score_reference_seconds", "The reference's part of one pass.")
+WORK_CPU_SECONDS = Counter(
+    "headrace_score_work_cpu_seconds_total",
+    "CPU seconds of the process, all its threads, in decoding, rewards and reference.",
+)
 KL_NOISE_FLOOR = Gauge(
     "headrace_score_kl_noise_floor_nats",
     "KL per response between version 0 of the policy and the reference: what INT8 alone makes of equal weights.",

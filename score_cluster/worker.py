@@ -114,9 +114,10 @@ class ScoringWorker:
         """Score these together, hand on what succeeded, give back what failed."""
         if not leases:
             return
-        started = time.monotonic()
+        started, cpu_s = time.monotonic(), time.process_time()
         work = self._rewarded(leases)
         logprobs = self._referenced(work)
+        metrics.WORK_CPU_SECONDS.inc(time.process_time() - cpu_s)
         production = Production(worker=self._name, waited_s=started - leased_at, worked_s=time.monotonic() - started)
         outputs: list[tuple[Lease, ScoredGroup]] = []
         for (lease, group, values), answer in zip(work, logprobs, strict=True):

@@ -1,4 +1,4 @@
-"""What the trainer tells Prometheus; rank 0 observes, since a report is the same on every rank."""
+"""What the trainer tells Prometheus; rank 0 observes reports, since they are the same on every rank."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -32,6 +32,10 @@ SEQUENCES = Counter("headrace_train_sequences_total", "Responses trained.")
 UPDATES = Counter("headrace_train_updates_total", "Optimizer updates.")
 DROPPED = Counter("headrace_train_dropped_groups_total", "Groups dropped since they held up a batch.")
 PHASE_SECONDS = Histogram("headrace_train_phase_seconds", "Wall time of a step by phase.", ["phase"])
+
+WORK_CPU_SECONDS = Counter(
+    "headrace_train_work_cpu_seconds_total", "CPU seconds of a rank, all its threads, inside the learner's steps."
+)
 
 
 def observe(report: StepReport) -> None:

@@ -223,9 +223,10 @@ class TrainerRank:
         if record is None:
             raise ValueError(f"batch {number} is not in the ledger: it was not committed, or has been pruned")
         self._doing, self._torn = f"train {number}", True
-        began = time.monotonic()
+        began, cpu_s = time.monotonic(), time.process_time()
         report = self._learner.step(record)
         logger.info("step trained", extra={"step": number, "seconds": time.monotonic() - began})
+        metrics.WORK_CPU_SECONDS.inc(time.process_time() - cpu_s)
         self._step, self._torn, self._doing = number, False, "idle"
         self._cursors = {"prompts": record.cursor}
         if self._rank == 0:
