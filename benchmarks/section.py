@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +16,12 @@ def replace(document: Path, name: str, text: str) -> None:
     before, _, rest = whole.partition(begin)
     _, _, after = rest.partition(end)
     document.write_text(f"{before}{begin}{text.rstrip()}\n\n{machine()}\n{end}{after}", encoding="utf-8")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown; the first column to the left, the others to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def machine() -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 MAX_TOKENS = 128
+NO_LEARNING = 1e-30
+"""The smallest learning rate in use; recipes take none of 0, and this one changes no float32 weight."""
 PROMPT_CHARACTERS = 8
 SPECIAL = ("<pad>", "<eos>", "<unk>")
 CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " "
