@@ -154,7 +154,8 @@ def _status_lines(content: Mapping[str, Any]) -> list[str]:
 def _disk_line(content: Mapping[str, Any]) -> str:
     parts = [f"{size(content['disk_bytes'])} in its folder"]
     if "store" in content:
-        parts.append(" ".join([size(content["store_bytes"])] * ("store_bytes" in content) + [f"in {content['store']}"]))
+        held = f"{size(content['store_bytes'])} " if "store_bytes" in content else ""  # of a bucket nobody has counted
+        parts.append(f"{held}in {content['store']}")
     if "written_bytes" in content:
         parts.append(f"{size(content['written_bytes'])} of versions, checkpoints and batches written so far")
     return f"disk: {', '.join(parts)}"
