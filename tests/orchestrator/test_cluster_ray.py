@@ -108,6 +108,18 @@ def answers(*members: Member) -> list[dict[str, Any]]:
     return [member.setup_answer or {} for member in members]
 
 
+def dump_stacks(members: list[Member], folder: RunFolder) -> None:
+    """By a signal on the driver's node, by a call on the other."""
+    until(
+        lambda: (
+            not any(member.pulse(time.monotonic()) for member in members) and all("pid" in m.status for m in members)
+        )
+    )
+    assert {member.status["node"] for member in members} == {node["NodeID"] for node in ray.nodes()}
+    assert all(member.dump_stacks() for member in members)
+    until(lambda: all("File " in (folder.logs / f"{member.name}.stacks").read_text() for member in members))
+
+
 def test_an_8_gpu_recipe_is_placed_and_each_process_sees_its_own_gpus(a_life, cluster, monkeypatch):
     canary = "canary-5e1f0c7b"
     monkeypatch.setenv(CANARY, canary)
@@ -116,6 +128,7 @@ def test_an_8_gpu_recipe_is_placed_and_each_process_sees_its_own_gpus(a_life, cl
         members = [topology.worker("gen", 0, 0, 0.0), topology.worker("score", 0, 0, 0.0), *topology.ranks(0, 0.0)]
         engine, scorer, *ranks = answers(*members)
         names = set(ray.util.list_named_actors())
+        dump_stacks(members, life.folder)
     assert (engine["gpus"], engine["visible"]) == ([0, 1, 2, 3], "0,1,2,3"), "all of one node"
     others = [scorer, *ranks]
     assert {one["node"] for one in others} == {"127.0.0.2", "127.0.0.3"} - {engine["node"]}
