@@ -47,7 +47,8 @@ def the_driver_dies(run: Path, point: str, *arguments: str | Path, cwd: Path) ->
     assert done.returncode == SIGKILLED, done.stderr
     assert (run / "faults" / point).exists()
     status = as_json("status", run, cwd=cwd)
-    assert (status["state"], status["cause"]) == ("dead", "its driver was killed; `headrace resume` goes on")
+    assert status["state"] == "dead"
+    assert status["cause"].startswith("its driver was killed; `headrace resume")
 
 
 def everything_dies_at_once(life: Life) -> None:
