@@ -152,14 +152,14 @@ class S3BlobStore:
                 "PutObject": lambda: [self.put_if_absent(key, b"first"), self.put_if_absent(key, b"second")],
                 "CompleteMultipartUpload": lambda: [True, self._put_in_parts(key, path)],
             }
-            for operation, put in puts.items():
-                if put() != [True, False]:
-                    raise ValueError(
-                        f"the store ignores If-None-Match in {operation}, on which every commit stands; {CONDITIONS}"
-                    )
+            ignored = next((operation for operation, put in puts.items() if put() != [True, False]), None)
         finally:
             path.unlink(missing_ok=True)
-            self.delete(key)
+        self.delete(key)  # not after an error, which it would meet again and hide
+        if ignored:
+            raise ValueError(
+                f"the store ignores If-None-Match in {ignored}, on which every commit stands; {CONDITIONS}"
+            )
 
     def _put_in_parts(self, key: str, path: Path) -> bool:
         metadata = _metadata(_file_sha256(path))
