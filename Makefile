@@ -5,7 +5,7 @@ PYTEST := $(BIN)/python -m pytest
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install test-servers demo demo-smollm2 check lint test faults clean
+.PHONY: help install test-servers demo demo-smollm2 check lint test faults bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ test: test-servers ## the tests (10 minutes)
 
 faults: test-servers ## the tests that kill parts of a running loop (6 minutes)
 	@$(PYTEST) -m faults
+
+bench: install ## the benchmarks, on an idle machine; rewrites docs/benchmarks.md (20 minutes)
+	@$(BIN)/python -m benchmarks.startup --write docs/benchmarks.md --svg docs/startup.svg
+	@$(BIN)/python -m benchmarks.overlap --write docs/benchmarks.md
 
 clean: ## remove caches and build leftovers; keeps .venv and runs/
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

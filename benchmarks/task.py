@@ -5,6 +5,9 @@ from pathlib import Path
 
 def prepare(folder: Path) -> None:
     """`policy`, a model of 0.43 M drawn parameters, and `prompts.jsonl`."""
+    from orchestrator.logs import hush_libraries
+
+    hush_libraries()
     from recipes import reverse
     from train_cluster.model import load_policy, published_parameters, save_folder
 

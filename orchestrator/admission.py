@@ -33,13 +33,19 @@ class Admission:
     ) -> None:
         self._recipe, self._buffer, self._issuer, self._reached = recipe, buffer, issuer, reached
         self._full = False
+        self._idle: tuple[Snapshot, int] | None = None
+        """Under which counters and version nothing was to be issued."""
 
     def admit(self, snapshot: Snapshot, *, published: int) -> int:
         """Dropped prompts come first. They are read after the snapshot: of the room that it shows, theirs is known."""
+        if (snapshot, published) == self._idle:
+            return 0  # as before: whatever could change the answer moves a counter
         unsettled = self._buffer.unsettled()
         owed = owed_attempts(unsettled=unsettled, settled=self._buffer.settled())
         again = self._admit_again(owed, snapshot, published=published)
-        return again + self._admit_new(snapshot, published=published, owed=len(owed), ahead=again)
+        count = again + self._admit_new(snapshot, published=published, owed=len(owed), ahead=again)
+        self._idle = None if count or self._full else (snapshot, published)
+        return count
 
     def _admit_again(self, owed: Sequence[Issue], snapshot: Snapshot, *, published: int) -> int:
         count = pacing.admissible_again(

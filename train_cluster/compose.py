@@ -20,7 +20,9 @@ from train_cluster.config import GrpoConfig
 logger = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 0.02
-"""Between two looks at the buffer: it has no call that waits for an arrival."""
+"""Between two looks at the buffer's counters: it has no call that waits for an arrival."""
+LOOK_AGAIN_S = 0.2
+"""Between two looks at all issues when no counter moves: time-outs are noticed so late."""
 
 
 class ComposeCancelled(RuntimeError):
@@ -141,6 +143,7 @@ class Composer:
         progress: tuple[object, ...] = ()
         moved_at = time.monotonic()
         while not cancelled():
+            snapshot = self._buffer.snapshot()  # first: what arrives after it ends the wait below
             wanted = next_batch([issue.sequence for issue in self._buffer.unsettled()], batch_groups=self._batch_groups)
             new = self._buffer.take([s for s in wanted or () if s not in arrived])
             arrived |= new
@@ -151,7 +154,6 @@ class Composer:
             missing = [s for s in wanted or () if s not in arrived]
             if wanted is not None and not missing and not self._owed():
                 return {s: arrived[s] for s in wanted}
-            snapshot = self._buffer.snapshot()
             if self._drop_after_s is not None:
                 late = self._drop(missing if snapshot.depths["experience"] >= self._batch_groups else (), late)
             if (seen := (len(arrived), wanted, snapshot)) != progress:
@@ -159,8 +161,16 @@ class Composer:
             elif time.monotonic() - moved_at > self._timeout_s:
                 logger.warning("batch waits", extra={"why": self._diagnosis(number, wanted, arrived, snapshot)})
                 moved_at = time.monotonic()
-            self._pause.wait(POLL_INTERVAL_S)
+            self._wait_for_change(snapshot, cancelled)
         raise ComposeCancelled(f"batch {number} was given up on request")
+
+    def _wait_for_change(self, seen: Snapshot, cancelled: Callable[[], bool]) -> None:
+        """Until the buffer's counters differ from those seen: they are one short answer, all issues and groups are not."""
+        deadline = time.monotonic() + LOOK_AGAIN_S
+        while not cancelled() and time.monotonic() < deadline:
+            self._pause.wait(POLL_INTERVAL_S)
+            if self._buffer.snapshot() != seen:
+                return
 
     def _drop(self, missing: Sequence[int], late: Mapping[int, float]) -> dict[int, float]:
         """Settle those of the missing that are late for too long; since when each of the others is."""

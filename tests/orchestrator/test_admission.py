@@ -231,3 +231,15 @@ def test_whatever_happens_every_group_trained_is_fresh_enough_and_none_is_issued
             dropped += 1
     assert loop.server.committed == steps
     assert loop.server.next_sequence == steps * GROUPS + dropped - len(loop.buffer.unsettled())
+
+
+def test_what_is_issued_and_settled_is_read_again_only_when_a_counter_or_the_version_has_moved(monkeypatch):
+    loop, reads = Loop(), []
+    unsettled = loop.buffer.unsettled
+    monkeypatch.setattr(loop.buffer, "unsettled", lambda: reads.append(1) or unsettled())
+    assert [loop.admit(published=0) for _ in range(4)] == [3 * GROUPS, 0, 0, 0]
+    assert len(reads) == 2  # to issue, and to see that nothing more is due
+    loop.buffer.settle([5], outcome="dropped", reason="late")
+    assert [loop.admit(published=0) for _ in range(3)] == [1, 0, 0]
+    loop.commit()
+    assert [loop.admit(published=1) for _ in range(2)] == [GROUPS, 0]

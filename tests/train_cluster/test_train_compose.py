@@ -4,12 +4,13 @@ import dataclasses
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
 from train_records import CONTROLS, a_completion, a_scored_group
 
+import train_cluster.compose
 from experience import wire
 from experience.config import PacingConfig
 from experience.ledger import Ledger
@@ -274,6 +275,29 @@ def test_a_stalled_batch_is_diagnosed_and_awaited(caplog: pytest.LogCaptureFixtu
     expected = r"batch 1: waits for 1 groups, sequences 0, nothing moved for 0\.05 s; 3 groups live .*look at prompts"
     assert re.search(expected, wait_in_vain())
     assert loop.ledger.newest() == 0
+
+
+def test_an_arrival_just_after_the_groups_were_taken_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counters that the wait compares with are older than the look at the groups."""
+    monkeypatch.setattr(train_cluster.compose, "LOOK_AGAIN_S", 3600.0)
+
+    class LateBuffer(MemoryBuffer):
+        looks = 0
+
+        def take(self, sequences: Iterable[int]) -> dict[int, bytes]:
+            found = super().take(sequences)
+            self.looks += 1
+            if self.looks == 1:
+                loop.finish(0, 1)
+            return found
+
+    loop = Loop(LateBuffer)
+    loop.issue(2)
+    records: list[BatchRecord] = []
+    thread = threading.Thread(target=lambda: records.append(loop.composer().compose(1)), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert [trained(record) for record in records] == [[0, 1]]
 
 
 def test_a_late_group_is_dropped_once_enough_others_have_arrived_and_its_prompt_is_owed() -> None:
