@@ -12,6 +12,7 @@ from train_records import CONTROLS, a_completion, a_scored_group
 
 import train_cluster.compose
 from experience import wire
+from experience.buffer import Lease, Stage
 from experience.config import PacingConfig
 from experience.ledger import Ledger
 from experience.memory import MemoryBuffer, MemoryServer
@@ -58,6 +59,8 @@ class Loop:
         self.buffer.open(fingerprint="f")
         self.store = DictStore()
         self.ledger = Ledger(self.store, 0)
+        self.held: dict[Stage, list[Lease]] = {}
+        """Leased and not finished."""
 
     def issue(self, count: int) -> None:
         start = self.buffer.snapshot().next_sequence
@@ -66,13 +69,12 @@ class Loop:
 
     def finish(self, *sequences: int, rewards: tuple[float, ...] = (0.0, 1.0)) -> None:
         """Carry these groups through both stages."""
-        for stage in ("prompts", "completions"):
-            leases = self.buffer.lease(stage, worker="w", count=1000, lease_s=1e9)
-            chosen = [lease for lease in leases if lease.sequence in sequences]
+        stages: tuple[Stage, ...] = ("prompts", "completions")
+        for stage in stages:
+            held = [*self.held.get(stage, ()), *self.buffer.lease(stage, worker="w", count=1000, lease_s=1e9)]
+            chosen = [lease for lease in held if lease.sequence in sequences]
             self.buffer.advance([(lease, wire.encode(a_group(lease.sequence, rewards))) for lease in chosen])
-            for lease in leases:
-                if lease.sequence not in sequences:
-                    self.buffer.release(lease, reason="not yet")
+            self.held[stage] = [lease for lease in held if lease.sequence not in sequences]
 
     def composer(
         self,
@@ -185,7 +187,7 @@ def test_a_committed_batch_is_read_and_the_buffer_catches_up() -> None:
     points: list[tuple[str, int]] = []
     again = loop.composer(epoch=2, reached=lambda point, step: points.append((point, step)))
     record = again.compose(1)
-    assert (record.epoch, trained(record), points) == (1, [0, 1], [])
+    assert (record.epoch, trained(record), points) == (1, [0, 1], [("batch.acknowledged", 1)])
     assert (loop.buffer.snapshot().committed, loop.buffer.snapshot().live) == (1, 1)
     assert again.compose(1) == record
 
