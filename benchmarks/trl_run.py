@@ -1,4 +1,4 @@
-"""TRL's GRPOTrainer on one of the two tasks, as a process of its own: one JSON line a step on standard output.
+"""TRL's GRPOTrainer on one of the two tasks, as a process of its own: each rank writes a JSON line a step.
 
 python -m benchmarks.trl_run SPEC.json                                    one process
 torchrun --nproc-per-node 2 -m benchmarks.trl_run SPEC.json               two, data-parallel
@@ -31,8 +31,10 @@ REWARDS = {"characters": character_accuracy, "exact": exact_match}
 
 @dataclass(kw_only=True)
 class Recorder:
-    """What one step did; a line on standard output when it ends."""
+    """What one step did; a line in the rank's file when it ends."""
 
+    path: Path
+    """One file a rank: on a shared standard output lines would run into each other."""
     tokens: int = 0
     rewards: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -41,9 +43,10 @@ class Recorder:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
     def flush(self, step: int) -> None:
-        line = {"step": step, "at": time.time(), "cpu_s": time.process_time(), "rank": int(os.environ.get("RANK", "0"))}
+        line = {"step": step, "at": time.time(), "cpu_s": time.process_time()}
         line |= {"tokens": self.tokens, "rewards": self.rewards, "seconds": self.seconds}
-        print(json.dumps(line), flush=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
         self.tokens, self.rewards, self.seconds = 0, {}, {}
 
 
@@ -100,7 +103,7 @@ def reward_function(name: str, recorder: Recorder) -> Any:
 
 def main(spec: dict[str, Any]) -> None:
     torch.set_num_threads(spec["threads"])
-    recorder = Recorder()
+    recorder = Recorder(path=Path(spec["output"], f"rank-{os.environ.get('RANK', '0')}.jsonl"))
     world = int(os.environ.get("WORLD_SIZE", "1"))
     share = spec["batch"] // world
     rows = [json.loads(line) for line in Path(spec["prompts"]).read_text().splitlines()]

@@ -17,6 +17,7 @@ used once, so the mean reward of a batch is that of words not seen before.
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -86,9 +87,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(sweep(folder, steps=given.steps))
             return
         turns = alternate(folder, rounds=given.rounds, steps=given.steps)
-        raced = None if given.no_race else race(folder / "race", peer=best_of(turns), say=say)
+        show(given, turns, None)  # at once: a race that fails takes no figures with it
+        if not given.no_race:
+            show(given, turns, race(folder / "race", peer=best_of(turns), say=say))
+
+
+def show(given: argparse.Namespace, turns: list[dict[str, Any]], raced: dict[str, Any] | None) -> None:
+    """On standard output, and where the arguments say."""
     text = written(turns, raced, steps=given.steps)
-    print(text)
+    print(text, flush=True)
     if given.json:
         given.json.write_text(json.dumps({"turns": turns, "race": raced}, indent=1))
     if given.write:
@@ -158,6 +165,8 @@ def trl_turn(folder: Path, peer: Peer, *, steps: int) -> dict[str, Any]:
 
 def run_trl(spec: Mapping[str, Any], folder: Path, *, processes: int, limit_s: float) -> list[list[dict[str, Any]]]:
     """The lines of each rank by step. RuntimeError: it failed, with the end of what it said."""
+    shutil.rmtree(spec["output"], ignore_errors=True)
+    Path(spec["output"]).mkdir(parents=True)
     path = folder / "trl.json"
     path.write_text(json.dumps(spec))
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
@@ -166,9 +175,8 @@ def run_trl(spec: Mapping[str, Any], folder: Path, *, processes: int, limit_s: f
         try:
             done = subprocess.run(
                 command,
-                stdout=subprocess.PIPE,
+                stdout=errors,
                 stderr=errors,
-                text=True,
                 timeout=limit_s,
                 env=environment(),
                 cwd=REPOSITORY,
@@ -177,8 +185,8 @@ def run_trl(spec: Mapping[str, Any], folder: Path, *, processes: int, limit_s: f
             raise RuntimeError(f"TRL did not end within {limit_s:.0f} s") from error
     if done.returncode:
         raise RuntimeError("\n".join((folder / "trl.err").read_text().strip().splitlines()[-15:]))
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"step"')]
-    return [[line for line in lines if line["rank"] == rank] for rank in range(processes)]
+    files = [Path(spec["output"], f"rank-{rank}.jsonl") for rank in range(processes)]
+    return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
 
 
 # -- the comparison ----------------------------------------------------------------------------------------------------
