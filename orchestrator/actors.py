@@ -19,6 +19,7 @@ import ray
 
 from orchestrator import logs
 from orchestrator.imports import collector_off, resolve
+from orchestrator.malloc import keep_freed_memory
 from orchestrator.network import interface_of
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Host:
         # A process id says something only where its process is.
         self._spec = {**spec, "driver_pid": spec["driver_pid"] if spec["driver_node"] == self._node else None}
         os.environ["OMP_NUM_THREADS"] = str(spec["threads"])  # read once, when torch is first imported
+        keep_freed_memory()
         folder = Path(spec["folder"])
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         logs.configure(folder / "logs", worker=spec["name"])
