@@ -22,6 +22,8 @@ from benchmarks import section, uneven
 from benchmarks.measured_run import Measured, measure
 
 BATCH_GROUPS, GROUP_SIZE = 32, 8
+MORE_THAN_MEASURED = 1000
+"""Steps of a run, which is stopped once it is measured: near its end, generation would have nothing left to do."""
 WARM_STEPS = 3
 """Left out: the first versions, and engines that fill up."""
 
@@ -54,7 +56,7 @@ BEST = {0: "two each", 1: "one each", 4: "one each"}
 def recipe(folder: Path, *, name: str, staleness: int, setting: Setting) -> dict[str, Any]:
     """The loop on the uneven task; `folder` holds its model and prompts. It runs until it is stopped."""
     return {
-        "run": {"name": name, "steps": 100_000, "root": str(folder)},
+        "run": {"name": name, "steps": MORE_THAN_MEASURED, "root": str(folder)},
         "model": {"path": str(folder / "model")},
         "data": {"path": str(folder / "prompts.jsonl")},
         "generation": {
@@ -81,7 +83,7 @@ def recipe(folder: Path, *, name: str, staleness: int, setting: Setting) -> dict
             "dtype": "float32",
             "micro_batch_tokens": 4096,
             "optimizer": {"learning_rate": uneven.NO_LEARNING},
-            "checkpoint": {"interval_steps": 100_000, "interval_s": None},
+            "checkpoint": {"interval_steps": MORE_THAN_MEASURED, "interval_s": None},
         },
         "pacing": {"batch_groups": BATCH_GROUPS, "max_staleness": staleness},
     }
