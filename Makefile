@@ -40,6 +40,9 @@ faults: test-servers ## the tests that kill parts of a running loop (6 minutes)
 bench: install ## the benchmarks, on an idle machine; rewrites docs/benchmarks.md (20 minutes)
 	@$(BIN)/python -m benchmarks.startup --write docs/benchmarks.md --svg docs/startup.svg
 	@$(BIN)/python -m benchmarks.overlap --write docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.loop --write docs/benchmarks.md
+	@requirements/install trl
+	@$(BIN)/python -m benchmarks.vs_trl --write docs/benchmarks.md
 
 clean: ## remove caches and build leftovers; keeps .venv and runs/
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
