@@ -1,4 +1,4 @@
-"""What can be checked before any worker starts, but needs files: model, tokenizer, prompts, reward functions, disk.
+"""What can be checked before any worker starts, but needs files: model, tokenizer, prompts, reward functions, folders.
 
 Nothing is written. Whatever is wrong is refused at once, one line `field = value: reason; remedy` each.
 """
@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from orchestrator import disk, faults, own_redis
+from orchestrator import faults, own_redis, room
 from orchestrator.config import Recipe
 from orchestrator.data_preview import previews
 from orchestrator.data_rows import check_rows
 from orchestrator.data_source import open_sources
-from orchestrator.disk import size
 from orchestrator.modelfolder import ModelFolder, read_model, stop_tokens
-from orchestrator.plan import Plan, make_plan, store_folder
+from orchestrator.plan import Plan, make_plan
 from orchestrator.prompts import PromptIssuer, PromptSource, open_source
 from orchestrator.recipe import RecipeError
 from score_cluster import rewards
@@ -25,9 +24,6 @@ from score_cluster import rewards
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-FULL_SHARE = 0.8
-"""Of the free disk: a run that may fill more of it gets a warning."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,11 +122,11 @@ def _examine(recipe: Recipe) -> _Findings:
     if model is None:  # the rows can be checked all the same
         problems.collect(lambda: open_sources(recipe.data))
     else:
-        room = _context_problems(recipe, model)
-        problems.lines += room or []
+        overlong = _context_problems(recipe, model)
+        problems.lines += overlong
         problems.collect(lambda: _check_reference(recipe, model))
         stops = problems.collect(lambda: _stop_tokens(recipe, model))
-        source = None if room else problems.collect(lambda: open_source(recipe, model))
+        source = None if overlong else problems.collect(lambda: open_source(recipe, model))
     if source is not None:
         problems.lines += _pass_problems(recipe, source)
     problems.refuse()
@@ -141,8 +137,8 @@ def _examine(recipe: Recipe) -> _Findings:
     warnings = (
         *_model_warnings(recipe, model, source, stops),
         *_data_warnings(source),
-        *_memory_warnings(recipe, draft),
-        *_disk_warnings(recipe, draft),
+        *room.memory_warnings(recipe, draft),
+        *room.disk_warnings(recipe, draft),
     )
     return _Findings(source=source, stop_token_ids=stops, plan=replace(draft, warnings=warnings))
 
@@ -268,49 +264,3 @@ def _data_warnings(source: PromptSource) -> list[str]:
             named = ", ".join(f"{column} ({kind})" for column, kind in one.left_out.items())
             lines.append(f"{key} = {path}: JSON cannot carry {named}, so no reward sees it; name the others in {where}")
     return lines
-
-
-def _memory_warnings(recipe: Recipe, plan: Plan) -> list[str]:
-    """Of a run on this machine alone and without accelerators, whose memory is not ours to know. RecipeError when not even
-    one process can fit."""
-    if recipe.ray.address != "local" or Path("/dev/nvidia0").exists():
-        return []
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    where = f"model.path = {recipe.model.path}"
-    remedy = "take a smaller model, a narrower dtype, a smaller generation.engine.kv_cache_gib, or more machines"
-    name, most = max(plan.memory_bytes.items(), key=lambda one: one[1])
-    if most > memory:
-        line = (
-            f"{where}: the {name} process alone needs about {size(most)}, and this machine has {size(memory)}; {remedy}"
-        )
-        raise RecipeError([line])
-    total = sum(count * plan.processes.get(name, 1) for name, count in plan.memory_bytes.items())
-    if total > memory:
-        return [f"{where}: all processes need about {size(total)}, and this machine has {size(memory)}; {remedy}"]
-    return []
-
-
-def _disk_warnings(recipe: Recipe, plan: Plan) -> list[str]:
-    """One warning at most; RecipeError when the run cannot fit. What an earlier life wrote counts as free: it is reused."""
-    free_in_root = disk.free_bytes(Path(recipe.run.root))
-    low = f"run.root = {recipe.run.root}: only {size(free_in_root)} are free there; free some"
-    if recipe.store.in_bucket:
-        if free_in_root < disk.LOW_BYTES:
-            raise RecipeError([low])
-        return []
-    folder = store_folder(recipe)
-    free = disk.free_bytes(folder) + disk.bytes_below(folder)
-    key = "store.url" if recipe.store.url else "run.root"
-    where = f"{key} = {recipe.store.url or recipe.run.root}"
-    facts = (
-        f"the run may keep {size(plan.max_disk_bytes)} there at a time, {size(disk.LOW_BYTES)} must stay free, "
-        f"and {size(free)} are free"
-    )
-    needed = plan.max_disk_bytes + disk.LOW_BYTES  # below which it would stop
-    if needed > free:
-        raise RecipeError([f"{where}: {facts}; free some, name another disk, or lower training.checkpoint.keep"])
-    if free_in_root < disk.LOW_BYTES:
-        raise RecipeError([low])
-    if needed > FULL_SHARE * free:
-        return [f"{where}: {facts}; lower training.checkpoint.keep if others write there too"]
-    return []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from orchestrator_folders import sections, write_model, write_rows
 
-from orchestrator import preflight
+from orchestrator import preflight, room
 from orchestrator.config import Recipe
 from orchestrator.disk import LOW_BYTES
 from orchestrator.modelfolder import count_parameters, read_model
@@ -361,7 +361,7 @@ def test_a_bucket_is_planned_for_and_its_disk_is_none_of_ours(recipe, monkeypatc
     assert plan.folder == f"s3://bucket/deep/place/{bucket.run.name}"
     assert plan.writes().startswith("bucket: at most")
     assert plan.max_disk_bytes == preflight.plan(recipe(pacing__max_staleness=4)).max_disk_bytes
-    monkeypatch.setattr(preflight, "store_folder", None)
+    monkeypatch.setattr(room, "store_folder", None)
     assert preflight.plan(bucket).warnings == ()
 
 
