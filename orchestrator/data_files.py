@@ -10,14 +10,15 @@ What kind a file is, its first bytes say, not its name.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from orchestrator.recipe import RecipeError
 
 Kind = Literal["jsonl", "parquet", "arrow"]
+T = TypeVar("T")
 
 SUFFIXES = (".parquet", ".arrow", ".jsonl", ".ndjson", ".json")
 """Of files in a folder that may hold rows."""
@@ -96,27 +97,30 @@ def _kind(file: Path, root: Path, where: str) -> Kind:
 def _saved(root: Path, split: str | None, field: str) -> list[Path]:
     """The files of a folder that `save_to_disk` wrote; none if it is no such folder."""
     where = f"{field} = {root}"
-    if (root / "dataset_dict.json").is_file():
-        splits = _read(root / "dataset_dict.json", "splits", where)
-        root = root / _chosen(split, [str(name) for name in splits], where, field)
-    elif split is not None and (root / "state.json").is_file():
-        found = _read(root / "state.json", "_split", where, default=split)
-        _chosen(split, [found], where, field)
-    if not (root / "state.json").is_file():
+    index, state = root / "dataset_dict.json", root / "state.json"
+    if index.is_file():
+        splits = _read(index, where, lambda content: [str(name) for name in content["splits"]])
+        state = root / _chosen(split, splits, where, field) / "state.json"
+    elif split is not None and state.is_file():
+        _chosen(split, _read(state, where, lambda content: [str(content.get("_split") or split)]), where, field)
+    if not state.is_file():
         return []
-    if _read(root / "state.json", "_indices_data_files", where, default=None):
+    if _read(state, where, lambda content: [content.get("_indices_data_files")])[0]:
         raise RecipeError([f"{where}: its rows were selected, but not written; save the result of flatten_indices()"])
-    entries = _read(root / "state.json", "_data_files", where)
-    return [root / str(entry["filename"]) for entry in entries]
+    return _read(state, where, lambda content: [state.parent / entry["filename"] for entry in content["_data_files"]])
 
 
-def _read(file: Path, key: str, where: str, **default: Any) -> Any:
+def _read(file: Path, where: str, take: Callable[[Any], list[T]]) -> list[T]:
+    """What `take` makes of a file of JSON that a library wrote: anything at all, if it is damaged."""
+    found: list[T] = []
+    problem = "it names nothing"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return content.get(key, default["default"]) if default else content[key]
-    except (OSError, ValueError, AttributeError, KeyError) as error:
-        problem = f"{type(error).__name__}: {error}"
-        raise RecipeError([f"{where}: {file.name} cannot be read ({_cut(problem)}); save the data set again"]) from None
+        found = take(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
+        problem = _cut(f"{type(error).__name__}: {error}")
+    if not found:
+        raise RecipeError([f"{where}: {file.name} cannot be read ({problem}); save the data set again"])
+    return found
 
 
 def _shards(root: Path, split: str | None, field: str) -> list[Path]:
@@ -124,8 +128,8 @@ def _shards(root: Path, split: str | None, field: str) -> list[Path]:
     where = f"{field} = {root}"
     found: dict[str, list[Path]] = {}
     for file in sorted(root.rglob("*")):
-        parts = file.relative_to(root).parts
-        if file.suffix in SUFFIXES and not NO_ROWS.fullmatch(file.name) and not any(p.startswith(".") for p in parts):
+        hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+        if file.suffix in SUFFIXES and not NO_ROWS.fullmatch(file.name) and not hidden and not file.is_dir():
             found.setdefault(_split_of(file, root), []).append(file)
     if not found:
         raise RecipeError([f"{where}: holds no file of prompts ({', '.join(SUFFIXES)}); name the folder that does"])
@@ -155,7 +159,7 @@ def _chosen(split: str | None, splits: Sequence[str], where: str, field: str) ->
     if split is not None and split not in splits:
         raise RecipeError([f"{key} = {split}: {where.partition(' = ')[2]} has {named}; set {key} to one of these"])
     if split is None and len(splits) != 1:
-        preferred = "train" if "train" in splits else splits[0] if splits else "…"
+        preferred = "train" if "train" in splits else splits[0]
         raise RecipeError([f"{where}: holds several splits, {named}; set {key}={preferred}"])
     return split or splits[0]
 

@@ -157,6 +157,12 @@ def test_the_split_of_a_file_is_in_its_name(tmp_path, name, split):
     assert find_files(str(tmp_path / "words"), split=split, field="data.path").files == (tmp_path / "words" / name,)
 
 
+def test_a_folder_is_no_file_whatever_its_name(tmp_path):
+    jsonl(tmp_path / "words" / "train.jsonl", ROWS)
+    (tmp_path / "words" / "older.parquet").mkdir()
+    assert len(opened(tmp_path / "words")) == len(ROWS)
+
+
 # -- what can be none
 
 
@@ -179,8 +185,16 @@ def test_a_saved_folder_that_is_damaged_or_only_a_selection(tmp_path):
     state = json.loads((folder / "state.json").read_text())
     (folder / "state.json").write_text(json.dumps(state | {"_indices_data_files": [{"filename": "i.arrow"}]}))
     assert "flatten_indices()" in line_of(folder)
-    (folder / "state.json").write_text("{")
-    assert "state.json cannot be read" in line_of(folder)
+    for text in ("{", "[]", '{"_data_files": null}', '{"_data_files": [{"name": "x"}]}', '{"_data_files": ["x"]}'):
+        (folder / "state.json").write_text(text)
+        assert "state.json cannot be read" in line_of(folder)
+    for text in ("[]", '{"splits": 5}', '{"splits": []}'):
+        (folder / "dataset_dict.json").write_text(text)
+        assert "dataset_dict.json cannot be read" in line_of(folder)
+    for key in ("_split", "_indices_data_files"):
+        (folder / "dataset_dict.json").unlink(missing_ok=True)
+        (folder / "state.json").write_text(json.dumps(state | {key: None}))
+        assert len(opened(folder, split="train")) == len(ROWS)
 
 
 @pytest.mark.parametrize(
