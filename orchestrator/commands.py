@@ -164,14 +164,13 @@ def _disk_line(content: Mapping[str, Any]) -> str:
 def stop(path: Path, *, now: bool, wait: bool) -> None:
     folder = find(path)
     pid = folder.driver_pid()
-    recipe = recipes.load(folder.recipe)
-    if pid is None and recipe.ray.existing:
+    if pid is None and (recipe := recipes.load_dumped(folder.recipe)).ray.existing:
         with folder.locked():
             from orchestrator.existing_ray import end_leftovers  # Ray
 
             ended = end_leftovers(recipe, folder)
         print(
-            f"ended: {', '.join(ended) or 'nothing was left on the cluster'}; `headrace resume {folder.path}` goes on"
+            f"ended: {', '.join(ended) or 'nothing was left on the cluster'}; `headrace resume {folder.quoted}` goes on"
         )
         return
     if not pid:  # to signal process 0 is to signal the whole group of this one

@@ -29,7 +29,7 @@ def same_inputs(folder: RunFolder, recipe: Recipe, *, prompts: Mapping[str, str]
     if reference is not None and reference.path is not None:
         paths["scoring.reference.path"] = reference.path
         found["scoring.reference.path"] = model_digest(Path(reference.path), weights=True)
-    noted = json.loads(folder.inputs.read_text()) if folder.inputs.exists() else {}
+    noted = _noted(folder.inputs) if folder.inputs.exists() else {}
     changed = [key for key, digest in found.items() if noted.get(key, digest) != digest]
     if changed:
         raise RecipeError(
@@ -39,6 +39,20 @@ def same_inputs(folder: RunFolder, recipe: Recipe, *, prompts: Mapping[str, str]
         )
     if found.keys() - noted.keys():
         folder.write_json(folder.inputs, noted | found)
+
+
+def _noted(file: Path) -> dict[str, str]:
+    try:
+        noted = json.loads(file.read_text())
+    except ValueError:
+        noted = None
+    if not isinstance(noted, dict):
+        raise RecipeError(
+            [
+                f"{file}: is no JSON object; restore it from a copy, or delete it to go on unchecked with what the recipe names"
+            ]
+        )
+    return noted
 
 
 def model_digest(folder: Path, *, weights: bool) -> str:

@@ -4,6 +4,7 @@ Order, so that a removal that was interrupted can be repeated and a half removed
 `removing`, then the blobs and the groups go, for which the recipe is needed; then the folder vanishes by a rename, whole.
 """
 
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -49,10 +50,10 @@ def passes(chosen: Filter, path: Path) -> bool:
 def find_removable(path: Path) -> Path:
     """A run by its folder or its name below ./runs. ValueError: there is none, or it is a link."""
     for candidate in (path, Path("runs") / path):
-        if candidate.is_symlink():
+        if os.path.islink(candidate):
             raise ValueError(f"RUN = {candidate}: is a link, and links are not followed; name the folder itself")
         whole = candidate.resolve()
-        if is_run(whole) or _doomed(whole).is_dir():
+        if os.path.isdir(_doomed(whole)) or (os.path.isdir(whole) and is_run(whole)):
             return whole
     raise ValueError(f"RUN = {path}: no run there and none at {Path('runs') / path}; `headrace runs ls` lists them")
 

@@ -206,8 +206,8 @@ def _weights_make_a_block(data: DataConfig) -> Iterator[str]:
     weights = [source.weight for source in data.sources]
     if weights and sum(whole_weights(weights)) > LONGEST_BLOCK:
         yield (
-            f"data.sources = {weights}: as whole numbers these weights add up to {sum(whole_weights(weights))}, and the order "
-            f"repeats after at most {LONGEST_BLOCK}; round them, as in 0.7 and 0.3"
+            f"data.sources = {weights}: as whole numbers these weights add up to more than {LONGEST_BLOCK}, the longest "
+            "round that a mixture may have; round them, as in 0.7 and 0.3"
         )
 
 

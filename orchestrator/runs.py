@@ -1,5 +1,6 @@
 """The runs below some folders: what each is, when it last did something, and what it holds on disk."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -48,7 +49,7 @@ def list_runs(roots: Iterable[Path]) -> list[RunEntry]:
     """
     paths: set[Path] = set()
     for root in roots:
-        if not root.is_dir():
+        if not os.path.isdir(root):  # unlike Path.is_dir, False for names that no folder can have
             raise ValueError(f"ROOT = {root}: there is no such folder; name one that holds runs (run.root)")
         below = [path for path in root.iterdir() if is_run(path)]
         paths |= {path.resolve() for path in ([root] if is_run(root) else below)}

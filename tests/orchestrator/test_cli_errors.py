@@ -39,6 +39,9 @@ def workplace(tmp_path) -> Path:
     return tmp_path
 
 
+TOO_LONG = "x" * 300
+"""No file can have such a name."""
+
 MISTAKES = [
     ("frobnicate", "No such command 'frobnicate'", "headrace --help"),
     ("run trial.yaml --replay trial", "name either a RECIPE", "--replay RUN"),
@@ -70,6 +73,9 @@ MORE_MISTAKES = [
     ("stop trial --now", "runs/trial: no driver is running here", "nothing to stop"),
     ("export trial new", "runs/trial: the run has published no weights yet", "let it train a step"),
     ("sft trial.yaml", "sft = null: this recipe describes no fine-tuning", "add an sft section"),
+    (f"runs ls {TOO_LONG}", "ROOT = xxx", "name one that holds runs"),
+    (f"runs rm {TOO_LONG}", "RUN = xxx", "`headrace runs ls` lists them"),
+    (f"runs rm --state failed --root {TOO_LONG}", "ROOT = xxx", "name one that holds runs"),
 ]  # fmt: skip
 
 
@@ -82,7 +88,9 @@ def test_a_mistake_is_one_line_and_touches_nothing(workplace, command, reason, r
     assert tree(workplace) == before
 
 
-@pytest.mark.parametrize(("command", "reason", "remedy"), MORE_MISTAKES, ids=[mistake[0] for mistake in MORE_MISTAKES])
+@pytest.mark.parametrize(
+    ("command", "reason", "remedy"), MORE_MISTAKES, ids=[mistake[0][:50] for mistake in MORE_MISTAKES]
+)
 def test_so_is_any_other_mistake(workplace, monkeypatch, capsys, command, reason, remedy):
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(sys, "argv", ["headrace", *command.split()])
@@ -134,6 +142,20 @@ def test_a_recipe_that_lost_its_end_is_refused_by_all_that_read_it(workplace, mo
         cli.main()
     assert end.value.code == 2
     assert_one_line(capsys.readouterr().err, f"{recipe}: is cut short", "restore it from a copy")
+
+
+def test_a_living_run_is_stopped_whatever_became_of_its_recipe(workplace, monkeypatch, capsys):
+    folder, asked = RunFolder(workplace / "runs/trial"), []
+    monkeypatch.setattr(sys, "argv", ["headrace", "stop", str(folder.path)])
+    before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    try:
+        with folder.locked():
+            folder.recipe.write_text("{")
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (end.value.code, asked) == (None, [signal.SIGTERM]), capsys.readouterr().err
 
 
 def test_an_error_of_ours_is_one_line_too(workplace):

@@ -107,3 +107,12 @@ def test_an_input_that_was_not_noted_is_noted_now(folder):
     edit(folder.path.parent.parent / "policy" / "config.json")
     with pytest.raises(RecipeError, match=r"model\.path"):
         look(folder, reference=False)
+
+
+@pytest.mark.parametrize("text", ['{"data.path": ', "[]"])
+def test_notes_that_are_damaged_are_named(folder, text):
+    folder.inputs.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        look(folder)
+    (line,) = caught.value.lines
+    assert line.startswith(f"{folder.inputs}: is no JSON object; restore it from a copy")
