@@ -28,6 +28,7 @@ COMMANDS = GROUP.commands
 PACKAGES = ("experience", "gen_cluster", "orchestrator", "score_cluster", "train_cluster", "weightstore")
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+ANCHOR = re.compile(r"\[[^\]]*\]\((?P<page>[^)#:\s]*)#(?P<anchor>[^)]+)\)")
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`(headrace [^`]+)`")
 
@@ -50,6 +51,19 @@ def command_lines(page: Path) -> Iterator[str]:
 def test_relative_links_lead_somewhere(page: Path) -> None:
     targets = [target for target in LINK.findall(page.read_text()) if "://" not in target]
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def headings(page: Path) -> set[str]:
+    """As links name them: lower case, without punctuation, hyphens for spaces."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@by_page
+def test_links_lead_to_headings_that_are_there(page: Path) -> None:
+    found = [(link["page"], link["anchor"]) for link in ANCHOR.finditer(page.read_text())]
+    missing = [link for link in found if link[1] not in headings(page.parent / link[0] if link[0] else page)]
+    assert missing == []
 
 
 @by_page
