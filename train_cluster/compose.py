@@ -204,6 +204,8 @@ class Composer:
         unsettled = self._buffer.unsettled()
         settled = {s.sequence: s for s in self._buffer.settled() if s.sequence < snapshot.next_sequence}
         issues = {i.sequence: i for i in unsettled if i.sequence < snapshot.next_sequence}
+        if gone := sorted(groups.keys() - issues.keys()):
+            raise BufferLost(f"sequence {gone[0]} has arrived, and is no longer unsettled")
         for sequence in groups:
             settled[sequence] = _trained(issues[sequence], number)
         return BatchRecord(

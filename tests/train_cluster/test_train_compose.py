@@ -12,7 +12,7 @@ from train_records import CONTROLS, a_completion, a_scored_group
 
 import train_cluster.compose
 from experience import wire
-from experience.buffer import Lease, Stage
+from experience.buffer import Lease, Snapshot, Stage
 from experience.config import PacingConfig
 from experience.ledger import Ledger
 from experience.memory import MemoryBuffer, MemoryServer
@@ -260,6 +260,55 @@ def test_issues_and_settlements_between_the_reads_lose_nothing() -> None:
         assert record.cursor == record.next_sequence  # from one snapshot
         open_before = still_open
     assert len(settled_before) > 6  # more than the trained ones
+
+
+def test_a_server_flushed_between_arrival_and_record_is_waited_for() -> None:
+    """The composer holds all groups of its batch, and the server no longer knows of them."""
+
+    class Flushed(MemoryBuffer):
+        flushed = False
+
+        def take(self, sequences: Iterable[int]) -> dict[int, bytes]:
+            found = super().take(sequences)
+            if len(found) == 2 and not self.flushed:
+                self.flushed = True
+                taken.set()
+            return found
+
+        def snapshot(self) -> Snapshot:
+            if taken.is_set() and not repaired.is_set():
+                loop.server.clear()
+            return super().snapshot()
+
+    taken, repaired = threading.Event(), threading.Event()
+    loop, given_up = Loop(Flushed), threading.Event()
+    loop.issue(2)
+    loop.finish(0, 1)
+    composer = loop.composer()
+    ended: list[BaseException | None] = []
+
+    def compose() -> None:
+        try:
+            composer.compose(1, given_up.is_set)
+            ended.append(None)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=compose)
+    thread.start()
+    thread.join(0.5)
+    assert ended == []
+    repaired.set()
+    loop.buffer.raise_epoch(role="run", epoch=1)
+    loop.buffer.raise_epoch(role="trainer", epoch=1)
+    loop.buffer.open(fingerprint="f")
+    loop.issue(2)
+    loop.finish(0, 1)
+    thread.join(10)
+    assert ended == [None]
+    record = loop.ledger.read(1)
+    assert record is not None
+    assert trained(record) == [0, 1]
 
 
 def test_a_stalled_batch_is_diagnosed_and_awaited(caplog: pytest.LogCaptureFixture) -> None:
