@@ -77,7 +77,7 @@ def remove(path: Path, *, leave_server: bool = False) -> None:
     """ValueError: the run lives, or its recipe, which names its stores, cannot be read. StoreError, RunFailed: a store
     cannot be reached.
 
-    leave_server: do not look for the run's groups in a Redis of the user's own, which is gone, say.
+    leave_server: do not look for the run's groups in a Redis of the user's own, which is gone, say; one of the run's own ends all the same.
     """
     doomed = _doomed(path)
     if doomed.is_dir() and not doomed.is_symlink():
@@ -90,7 +90,7 @@ def remove(path: Path, *, leave_server: bool = False) -> None:
         folder.write_last({"run": folder.run_id, "state": REMOVING, "cause": f"`headrace runs rm {folder.quoted}`"})
         from orchestrator.stores import open_store  # the stores' libraries, once there is something to do
 
-        if not leave_server:
+        if not (leave_server and recipe.experience.external):
             _forget_groups(recipe, folder)
         if store_elsewhere(recipe, folder):
             store = open_store(recipe, folder)

@@ -62,6 +62,18 @@ def test_a_server_that_is_gone_keeps_the_run_until_the_user_gives_it_up(tmp_path
     assert os.listdir(tmp_path / "runs") == []
 
 
+def test_the_runs_own_server_never_outlives_its_folder(tmp_path):
+    """Whatever is said of a server of the user's: this one a killed driver left behind."""
+    run = a_run(tmp_path, "trial", state="failed")
+    server = EmbeddedServer(run.redis)
+    server.start()
+    with server.client() as client:
+        client.ping()  # on a connection that stays open as long as the server lives
+        removal.remove(run.path, leave_server=True)
+        with pytest.raises(redis.ConnectionError):
+            client.ping()
+
+
 def test_another_holder_of_the_name_keeps_its_groups(tmp_path, server):
     """Two users, one name: whoever did not get the server holds nothing there."""
     on(server, tmp_path / "mine", "trial")
