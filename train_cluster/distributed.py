@@ -66,7 +66,7 @@ def join(
 def meet() -> None:
     """(collective) Wait until all ranks are here, far longer than a collective may take.
 
-    For the end of work on files, which takes each rank its own time. Without a group there is nobody to wait for.
+    For the end of work on files and in the store, which takes each rank its own time. Without a group there is nobody to wait for.
     """
     if _meetings is not None:
         _meetings.meet()
@@ -100,6 +100,9 @@ class _Meetings:
     def meet(self) -> None:
         self._held += 1
         keys = [f"meeting-{self._held}/{rank}" for rank in range(self._world_size)]
+        # All have left the meeting before the last, or they would not have come to the last: runs are long, memory is not.
+        if self._held > 2:
+            self.store.delete_key(f"meeting-{self._held - 2}/{self._rank}")
         self.store.set(keys[self._rank], "here")
         self.store.wait(keys, timedelta(seconds=MEETING_S))
 

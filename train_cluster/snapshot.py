@@ -173,7 +173,7 @@ def agree_on_cut(store: BlobStore, lineage: int, engine: TrainEngine, *, step: i
 
 
 def load(store: BlobStore, cut: Cut, engine: TrainEngine) -> None:
-    """Set the engine to the cut, whatever world size wrote it; reads only this rank's slices of the files.
+    """(collective) Set the engine to the cut, whatever world size wrote it; reads only this rank's slices of the files.
 
     ValueError: the cut is of another model, or one of the files is damaged.
     """
@@ -197,7 +197,8 @@ def load(store: BlobStore, cut: Cut, engine: TrainEngine) -> None:
             for label in (name, f"{name}.exp_avg", f"{name}.exp_avg_sq"):
                 tensors[label] = piece.read(files, f"{POLICY}/{label}")
             tensors[f"{name}.step"] = files[needed[0]].get_tensor(f"{POLICY}/{name}.step")
-        engine.import_partition(tensors)
+    distributed.meet()  # each rank has read its slices in its own time, and DeepSpeed gathers small parameters at once
+    engine.import_partition(tensors)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

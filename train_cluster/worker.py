@@ -219,10 +219,12 @@ class TrainerRank:
         self._check()
         if number != self._step + 1:
             raise ValueError(f"train({number}) after step {self._step}: batch {self._step + 1} is next")
+        self._doing = f"train {number}"
         record = self._ledger.read(number)
         if record is None:
             raise ValueError(f"batch {number} is not in the ledger: it was not committed, or has been pruned")
-        self._doing, self._torn = f"train {number}", True
+        distributed.meet()  # a store that fails for a while answers one rank long before another
+        self._torn = True
         began, cpu_s = time.monotonic(), time.process_time()
         report = self._learner.step(record)
         logger.info("step trained", extra={"step": number, "seconds": time.monotonic() - began})

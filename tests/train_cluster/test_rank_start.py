@@ -11,12 +11,13 @@ from train_records import CONTROLS, a_record, random_group, save_tiny_model
 
 from experience.config import PacingConfig
 from experience.ledger import Ledger
+from experience.schema import BatchRecord
 from train_cluster import distributed
 from train_cluster.checkpoint import Cut, commit
 from train_cluster.config import TrainingConfig
-from train_cluster.snapshot import agree_on_cut
+from train_cluster.snapshot import agree_on_cut, load
 from train_cluster.worker import TrainerRank
-from weightstore.blobs import FileBlobStore
+from weightstore.blobs import BlobStore, FileBlobStore
 from weightstore.config import StoreConfig
 from weightstore.shards import write_safetensors
 
@@ -25,7 +26,7 @@ LATE_S = 5.0
 
 
 class Group:
-    """Of a TrainEngine only what agreeing on a cut needs."""
+    """Of a TrainEngine only what agreeing on a cut and loading it need."""
 
     def __init__(self, rank: int, world_size: int) -> None:
         self.rank, self.world_size = rank, world_size
@@ -34,15 +35,39 @@ class Group:
         torch.distributed.all_reduce(values)
         return values
 
+    def specs(self) -> dict[str, object]:
+        return {}
+
+    def import_partition(self, tensors: dict[str, torch.Tensor]) -> None:
+        """As DeepSpeed gathers small parameters."""
+        self.sum(torch.ones(1))
+
+
+class AllCame(RuntimeError):
+    """The step's collective has ended."""
+
+
+class Step:
+    """Of a Learner only that it meets the other ranks in a collective."""
+
+    def step(self, record: BatchRecord) -> None:
+        torch.distributed.all_reduce(torch.ones(1))
+        raise AllCame
+
 
 class SlowStore(FileBlobStore):
     def local_file(self, key: str) -> AbstractContextManager[Path]:
         time.sleep(LATE_S)
         return super().local_file(key)
 
+    def get(self, key: str) -> bytes:
+        if key.endswith(".batch"):
+            time.sleep(LATE_S)
+        return super().get(key)
 
-def late_twice(rank: int, world_size: int, port: int, folder: Path) -> None:
-    """Rank 1 comes late, and hashes its share slowly; the collectives keep their own limit."""
+
+def late_with_everything(rank: int, world_size: int, port: int, folder: Path) -> None:
+    """Rank 1 comes late, hashes its share slowly, loads it slowly and gets its batch late; the collectives keep their own limit."""
     if rank == 1:
         time.sleep(LATE_S)
     distributed.join(rank=rank, world_size=world_size, master_port=port, timeout_s=TIMEOUT_S)
@@ -50,6 +75,11 @@ def late_twice(rank: int, world_size: int, port: int, folder: Path) -> None:
     cut = agree_on_cut(store, 0, Group(rank, world_size))  # type: ignore[arg-type]
     assert cut is not None
     assert cut.step == 3
+    load(store, cut, Group(rank, world_size))  # type: ignore[arg-type]
+    trainer = a_rank(port, folder, 1, store=store)
+    trainer._learner = Step()  # type: ignore[assignment]
+    with pytest.raises(AllCame):
+        trainer.train(1)
     if rank == 0:
         began = time.monotonic()
         with pytest.raises(RuntimeError, match="Timed out"):
@@ -65,8 +95,10 @@ def late_twice(rank: int, world_size: int, port: int, folder: Path) -> None:
 
 
 def test_a_rank_may_be_late_at_the_start_and_slow_with_files_but_not_in_a_collective(tmp_path: Path) -> None:
-    write_a_cut(FileBlobStore(tmp_path))
-    run_ranks(late_twice, 2, tmp_path)
+    store = FileBlobStore(tmp_path)
+    write_a_cut(store)
+    Ledger(store, lineage=0).commit(a_record(1, [random_group(1)]))
+    run_ranks(late_with_everything, 2, tmp_path)
 
 
 def begins_anew_and_then_not(rank: int, world_size: int, port: int, folder: Path) -> None:
@@ -90,8 +122,8 @@ def test_without_a_whole_cut_a_run_begins_anew_only_where_its_ledger_reaches_bac
     run_ranks(begins_anew_and_then_not, 1, tmp_path)
 
 
-def a_rank(port: int, folder: Path, epoch: int) -> TrainerRank:
-    store = FileBlobStore(folder / "store")
+def a_rank(port: int, folder: Path, epoch: int, *, store: BlobStore | None = None) -> TrainerRank:
+    store = store or FileBlobStore(folder / "store")
     return TrainerRank(
         run_id="r",
         lineage=0,
@@ -126,7 +158,7 @@ def write_a_cut(store: FileBlobStore) -> None:
         step=3,
         epoch=1,
         world_size=2,
-        models={},
+        models={"policy": {}},
         blobs=tuple(blobs),
         state={},
         newest_version=3,
