@@ -53,7 +53,14 @@ def list_runs(roots: Iterable[Path]) -> list[RunEntry]:
             raise ValueError(f"ROOT = {root}: there is no such folder; name one that holds runs (run.root)")
         below = [path for path in root.iterdir() if is_run(path)]
         paths |= {path.resolve() for path in ([root] if is_run(root) else below)}
-    return sorted(map(entry, paths), key=lambda run: (-run.active.timestamp(), run.path))
+    return sorted(filter(None, map(_entry_if_there, paths)), key=lambda run: (-run.active.timestamp(), run.path))
+
+
+def _entry_if_there(path: Path) -> RunEntry | None:
+    try:
+        return entry(path)
+    except FileNotFoundError:  # removed since we saw it
+        return None
 
 
 def entry(path: Path) -> RunEntry:

@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from orchestrator_folders import a_run
 
-from orchestrator import cli
+from orchestrator import cli, runs
 from orchestrator.runs import is_run, list_runs
 
 
@@ -94,3 +95,16 @@ def test_a_terminal_gets_every_cell_too(here, monkeypatch, capsys):
     _, out, _ = headrace(monkeypatch, capsys, "runs", "ls")
     assert "completed" in out
     assert str(here / "runs/trial") in out
+
+
+def test_a_run_that_is_removed_meanwhile_is_not_listed(here, monkeypatch):
+    for name in ("gone", "kept"):
+        a_run(here, name, state="completed")
+    state_of = runs.state_of
+
+    def removed_meanwhile(content, *, alive):
+        shutil.rmtree(here / "runs/gone", ignore_errors=True)
+        return state_of(content, alive=alive)
+
+    monkeypatch.setattr(runs, "state_of", removed_meanwhile)
+    assert [run.name for run in runs.list_runs([here / "runs"])] == ["kept"]
