@@ -60,7 +60,7 @@ def _live(recipe: Recipe, folder: RunFolder, *, fresh: bool, as_json: bool, buil
         issuer = preflight.check(
             recipe, warn=lambda line: print(f"headrace: warning: {line}", file=sys.stderr), tell=writes.append
         )
-    check_store(recipe, folder)
+    check_store(recipe, folder, fresh=fresh)
     with folder.locked():
         if fresh:  # again, since another may have begun it while we looked at the inputs
             _refuse_second(folder)

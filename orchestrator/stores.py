@@ -13,6 +13,7 @@ from orchestrator.folder import RunFolder
 from weightstore.address import parse_address
 from weightstore.blobs import BlobStore, FileBlobStore, StoreError
 from weightstore.config import StoreConfig
+from weightstore.epochs import newest_epoch
 from weightstore.s3 import S3BlobStore
 
 _IDENTITY = "identity"
@@ -31,15 +32,27 @@ def open_store(recipe: Recipe, folder: RunFolder) -> BlobStore:
     return FileBlobStore(Path(config.url) / folder.run_id if config.url else folder.path)
 
 
-def check_store(recipe: Recipe, folder: RunFolder) -> None:
-    """Before a life writes anything: that a bucket is there, open to us, and commits. ValueError: one line says what not."""
+def check_store(recipe: Recipe, folder: RunFolder, *, fresh: bool) -> None:
+    """Before a life writes anything: that a store elsewhere holds no run of the name of a fresh one, which would fence it
+    and go on with its ledger; and that a bucket is there, open to us, and commits. ValueError: one line says what not."""
     config = recipe.store
-    if not config.in_bucket:
+    if config.url is None:
         return
     try:
-        _open_bucket(config, folder, retry_s=min(config.retry_s, FIRST_LOOK_S)).prove_conditional_puts()
+        if config.in_bucket:
+            store: BlobStore = (bucket := _open_bucket(config, folder, retry_s=min(config.retry_s, FIRST_LOOK_S)))
+            bucket.prove_conditional_puts()
+        else:
+            store = open_store(recipe, folder)
+        taken = fresh and newest_epoch(store) > 0
     except (StoreError, ValueError) as error:
         raise ValueError(f"store.url = {config.url}: {error}") from error
+    if taken:
+        held = f"{config.url.rstrip('/')}/{folder.run_id}"
+        raise ValueError(
+            f"run.name = {folder.run_id}: {held} holds a run already, whose folder is not {folder.path}; take another "
+            "run.name, resume that run from its own folder, or delete what is there if nobody needs it"
+        )
 
 
 def _open_bucket(config: StoreConfig, folder: RunFolder, *, retry_s: float) -> S3BlobStore:

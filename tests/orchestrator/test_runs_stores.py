@@ -1,20 +1,22 @@
 """Removing runs that keep their blobs in a bucket, or their groups on a server of the user's own: theirs go, no other's."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
-from orchestrator_folders import a_run
+from orchestrator_folders import a_run, sections, write_model, write_rows
 
 from experience.server import EmbeddedServer
+from orchestrator import cli, removal, yamlfile
 from orchestrator import recipe as recipes
-from orchestrator import removal
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
 from orchestrator.runs import entry
-from orchestrator.stores import claim_name, open_buffer, open_store
+from orchestrator.stores import check_store, claim_name, open_buffer, open_store
+from weightstore.epochs import claim_epoch
 
 
 @pytest.fixture
@@ -100,3 +102,25 @@ def test_a_bucket_loses_this_runs_blobs_alone(tmp_path, s3_url):
     removal.remove(runs[0].path)
     assert [len(store.list("")) for store in stores] == [0, 3]
     assert os.listdir(tmp_path / "runs") == ["trial-2"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_a_store_that_holds_a_run_of_this_name_takes_no_second_one(tmp_path, kind, request, monkeypatch, capsys):
+    """A run on another machine, or one whose folder was deleted by hand: the new one would fence it and go on with its ledger."""
+    url = request.getfixturevalue("s3_url") if kind == "bucket" else str(tmp_path / "store")
+    write_rows(tmp_path / "d.jsonl", [{"prompt": "abc"}])
+    changes = {"model__path": str(write_model(tmp_path / "m")), "run__root": str(tmp_path / "mine")}
+    (tmp_path / "trial.yaml").write_text(yamlfile.render(sections(store__url=url, **changes)))
+    recipe = recipes.load(tmp_path / "trial.yaml")
+    claim_epoch(open_store(recipe, RunFolder(tmp_path / "theirs" / "trial")), kind="orchestrator", life={})
+    monkeypatch.setattr("orchestrator.life.live", lambda *_, **__: pytest.fail("went on"))
+    monkeypatch.setattr(sys, "argv", ["headrace", "run", str(tmp_path / "trial.yaml")])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(
+        f"headrace: run.name = trial: {url}/trial holds a run already, whose folder is not {tmp_path}/mine/trial; "
+    )
+    assert not (tmp_path / "mine").exists()
+    check_store(recipe, RunFolder(tmp_path / "mine" / "trial"), fresh=False)
