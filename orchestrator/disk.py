@@ -88,7 +88,7 @@ def bytes_below(folder: Path) -> int:
 def size(count: float) -> str:
     """For people."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < 999.5:  # from there on three digits show 1000
             return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:.3g} TB"
+    return f"{count:.3g} TB" if count < 999.5 else f"{count:.0f} TB"

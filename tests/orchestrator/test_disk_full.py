@@ -329,3 +329,11 @@ def test_one_that_fell_silent_or_ended_is_taken_over(run, quick):
         with run.locked():
             assert run.driver_pid() == os.getpid()
             assert run.other_host() == ""
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "0 B"), (999, "999 B"), (999_400, "999 kB"), (999_600, "1 MB"), (5e12, "5 TB"), (7e15, "7000 TB")],
+)
+def test_a_size_has_three_digits_and_a_unit(count, shown):
+    assert disk.size(count) == shown
