@@ -188,7 +188,10 @@ def remove_runs(
     older_than: Annotated[str, typer.Option(metavar="AGE", help="Only those not active for 90m, 12h, 7d, 2w.")] = "",
     root: Annotated[Path, typer.Option(metavar="ROOT", help="Where to look if no RUN is named.")] = Path("runs"),
     leave_server: Annotated[
-        bool, typer.Option("--leave-server", help="Leave their groups on a Redis of your own, which is gone, say.")
+        bool,
+        typer.Option(
+            "--leave-server", help="Leave what is on a Redis or a Ray cluster of your own, which is gone, say."
+        ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:

@@ -1,7 +1,8 @@
-"""Removes runs, each with all that it holds: its folder, its store's blobs, its groups in a server of the user's own.
+"""Removes runs, each with all that it holds: its folder, its store's blobs, its groups in a server and its processes in a
+cluster of the user's own.
 
-Order, so that a removal that was interrupted can be repeated and a half removed run is never resumed: its status says
-`removing`, then the blobs and the groups go, for which the recipe is needed; then the folder vanishes by a rename, whole.
+Order, so that a removal that was interrupted can be repeated and a half removed run is never resumed: what a killed driver
+left on a cluster ends, its status says `removing`, then the blobs and the groups go, for which the recipe is needed; then the folder vanishes by a rename, whole.
 """
 
 import os
@@ -15,7 +16,7 @@ from orchestrator import recipe as recipes
 from orchestrator.config import Recipe
 from orchestrator.disk import size
 from orchestrator.errors import RunFailed
-from orchestrator.folder import REMOVING, RunFolder
+from orchestrator.folder import LIVING, REMOVING, RunFolder
 from orchestrator.runs import RunEntry, entry, is_run, store_elsewhere
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -77,7 +78,8 @@ def remove(path: Path, *, leave_server: bool = False) -> None:
     """ValueError: the run lives, or its recipe, which names its stores, cannot be read. StoreError, RunFailed: a store
     cannot be reached.
 
-    leave_server: do not look for the run's groups in a Redis of the user's own, which is gone, say; one of the run's own ends all the same.
+    leave_server: look neither for the run's groups in a Redis nor for its processes in a Ray cluster of the user's own,
+    which is gone, say; a server of the run's own ends all the same.
     """
     doomed = _doomed(path)
     if doomed.is_dir() and not doomed.is_symlink():
@@ -87,6 +89,8 @@ def remove(path: Path, *, leave_server: bool = False) -> None:
     folder = RunFolder(path)
     recipe = recipes.load_dumped(folder.recipe)
     with folder.locked():
+        if recipe.ray.existing and folder.says(*LIVING) and not leave_server:
+            _end_processes(recipe, folder)
         folder.write_last({"run": folder.run_id, "state": REMOVING, "cause": f"`headrace runs rm {folder.quoted}`"})
         from orchestrator.stores import open_store  # the stores' libraries, once there is something to do
 
@@ -103,6 +107,16 @@ def remove(path: Path, *, leave_server: bool = False) -> None:
                 store_folder.rmdir()
         folder.path.rename(doomed)
         shutil.rmtree(doomed)
+
+
+def _end_processes(recipe: Recipe, folder: RunFolder) -> None:
+    """Those that a killed driver left on the user's cluster: without the run's identity nobody would find them again."""
+    from orchestrator.existing_ray import end_leftovers
+
+    try:
+        end_leftovers(recipe, folder)
+    except recipes.RecipeError as error:
+        raise RunFailed(f"{error}; or leave its processes there with --leave-server") from error
 
 
 def _forget_groups(recipe: Recipe, folder: RunFolder) -> None:

@@ -20,7 +20,8 @@ from cluster_probes import CANARY
 from orchestrator_recipes import a_recipe
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from orchestrator import nodes
+from orchestrator import nodes, removal
+from orchestrator import recipe as recipes
 from orchestrator.cluster import open_cluster
 from orchestrator.config import Recipe
 from orchestrator.errors import RunFailed
@@ -145,9 +146,10 @@ def test_an_8_gpu_recipe_is_placed_and_each_process_sees_its_own_gpus(a_life, cl
         assert written == [], "passed on, and written nowhere"
 
 
-def test_what_a_dead_driver_left_is_ended_by_the_next_life_and_by_stop(a_life):
+def test_what_a_dead_driver_left_is_ended_by_the_next_life_by_stop_and_by_removal(a_life):
     life = a_life(generation__engine={"tensor_parallel": 1}, training__ranks=1)
-    for take_over in ("life", "stop"):
+    life.folder.write(life.folder.recipe, recipes.dump(life.recipe))
+    for take_over in ("life", "stop", "removal"):
         epoch = claim_epoch(life.store, kind="orchestrator", life={})
         abandoned = ExistingRay(life.recipe, life.folder, epoch=epoch)
         abandoned.open(life.warnings.append)
@@ -158,6 +160,12 @@ def test_what_a_dead_driver_left_is_ended_by_the_next_life_and_by_stop(a_life):
         names = [f"headrace/trial/e{epoch}/{name}.0" for name in ("gen-0", "rank-0")]
         if take_over == "stop":
             assert end_leftovers(life.recipe, life.folder) == names
+            continue
+        if take_over == "removal":
+            with life.folder.locked():
+                life.folder.write_json(life.folder.status, {"run": "trial", "state": "running"})
+            removal.remove(life.folder.path)
+            assert not life.folder.path.exists()
             continue
         with life.open() as (topology, _):
             answers(topology.worker("score", 0, 0, 0.0))
