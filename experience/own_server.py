@@ -29,6 +29,10 @@ def examine(address: Address, *, run_id: str, retry_s: float) -> tuple[str, ...]
         _check_rights(client)
         policy = client.ask(_fsync_policy) if facts["aof_enabled"] else None
         return tuple(filter(None, (unencrypted(address.url), _durability(facts, policy))))
+    except redis.ResponseError as error:  # a database that it does not have, a command that was renamed
+        raise BufferRefused(
+            f"{client.url} refuses what a run needs: {error}; correct the address, or its settings"
+        ) from error
     finally:
         client.close()
 

@@ -77,6 +77,10 @@ def called(file: Path, root: Path) -> str:
 
 def _kind(file: Path, root: Path, where: str) -> Kind:
     who = called(file, root)
+    if (
+        file.exists() and not file.is_file()
+    ):  # a pipe would be read once, or waited for, and a run reads its prompts often
+        raise RecipeError([f"{where}: {who}is a pipe or a device, which is read only once; write it to a file"])
     try:
         with file.open("rb") as stream:
             start = stream.read(32)

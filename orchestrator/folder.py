@@ -29,6 +29,10 @@ class RunAlive(ValueError):
     """Another driver holds the run; the message names its process."""
 
 
+_STATUS_KINDS = {"run": str, "state": str, "step": int, "steps": int}
+"""Of what every command reads there: one damaged status must not hide the other runs of a list."""
+
+
 class RunFolder:
     """Paths below `<root>/<run id>/`. The store and the embedded server's data live beside them unless configured."""
 
@@ -172,6 +176,11 @@ class RunFolder:
             ) from None
         if not isinstance(content, dict):
             raise ValueError(f"{self.status}: is no JSON object; remedy: delete it, the next life writes it")
+        for name, kind in _STATUS_KINDS.items():
+            if not isinstance(content.get(name, kind()), kind):
+                raise ValueError(
+                    f"{self.status}: {name} = {content[name]!r} was not written by a run; remedy: delete it, the next life writes it"
+                )
         return content
 
 

@@ -135,6 +135,11 @@ def test_a_wrong_password_and_none_are_refused_with_the_remedy(own, user, tmp_pa
     assert "refuses our password" in refusal(Address(url=own.url))
 
 
+def test_a_database_that_the_server_lacks_is_refused(own, user):
+    own.allow("+select")
+    assert "DB index is out of range; correct the address" in refusal(replace(user, url=f"{own.url}?db=99"))
+
+
 def test_the_environment_may_hold_the_password(own, user, monkeypatch):
     named = ExperienceConfig(url=own.url, username="headrace")
     own.allow(">sesame")

@@ -1,6 +1,7 @@
 """The same rows from every form of file and folder, which files are taken, and what is said where none can be."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,11 @@ def test_a_file_that_is_something_else_is_named_for_what_it_is(tmp_path, start, 
 @pytest.mark.parametrize("text", ['[{"prompt": "a"}]', '[\n {"prompt": "a"},\n {"prompt": "b"}\n]\n'])
 def test_a_json_array_is_named_for_what_it_is(tmp_path, text):
     assert "one JSON array" in line_of(_written(tmp_path / "words.json", text.encode()))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "words.jsonl")
+    assert "is a pipe or a device" in line_of(tmp_path / "words.jsonl")
 
 
 def test_files_that_are_cut_short(tmp_path):

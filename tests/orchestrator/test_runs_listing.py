@@ -67,6 +67,7 @@ def test_states_are_those_of_status(here):
     a_run(here, "killed", state="running", step=3, steps=9)
     a_run(here, "fresh", state="")
     (a_run(here, "torn").status).write_text("{")
+    (a_run(here, "odd").status).write_text('{"run": "odd", "state": "failed", "step": "x", "steps": null}')
     (a_run(here, "unread", state="stopped").recipe).write_text("run: {}\n")
     with a_run(here, "alive", state="starting").locked():
         states = {entry.name: entry.state for entry in list_runs([here / "runs"])}
@@ -74,6 +75,7 @@ def test_states_are_those_of_status(here):
         "killed": "dead",
         "fresh": "new",
         "torn": "unreadable",
+        "odd": "unreadable",
         "unread": "stopped",
         "alive": "starting",
     }
