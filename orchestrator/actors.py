@@ -25,7 +25,9 @@ from orchestrator.network import interface_of
 log = logging.getLogger(__name__)
 
 
-@ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"work": 1, "compose": 1, "wait": 2, "control": 1})
+@ray.remote(
+    num_cpus=0, max_restarts=0, concurrency_groups={"work": 1, "compose": 1, "hold": 1, "wait": 2, "control": 1}
+)
 class Host:
     """setup -> run, or setup -> call …; `beat` and `stop` at any time. Ended by a kill: its state is in the stores.
 
@@ -80,6 +82,14 @@ class Host:
     @ray.method(concurrency_group="compose")
     def compose(self, number: int) -> dict[str, Any]:
         return dict(self._watched(self._worker.compose, number))
+
+    @ray.method(concurrency_group="hold")
+    def hold(self) -> None:
+        self._worker.hold()
+
+    @ray.method(concurrency_group="hold")
+    def let_go(self) -> None:
+        self._worker.let_go()
 
     @ray.method(concurrency_group="wait")
     def wait(self, method: str, *arguments: Any) -> Any:

@@ -176,15 +176,9 @@ def _mend(recipe: Recipe, folder: RunFolder, admission: Admission, *, run_epoch:
 
 
 def catch_up(buffer: ExperienceBuffer, ledger: Ledger, admission: Admission) -> None:
-    """Make buffer and ledger agree while batches are being committed."""
-    while True:
-        committed, record = _restore(buffer, ledger)
-        try:
-            _check_and_reissue(buffer, record, admission)
-            return
-        except ValueError:
-            if ledger.newest() == committed:  # else it was a batch that was committed meanwhile
-                raise
+    """Make buffer and ledger agree while groups are being generated, scored and acknowledged, but no batch committed."""
+    _, record = _restore(buffer, ledger)
+    _check_and_reissue(buffer, record, admission)
 
 
 def _restore(buffer: ExperienceBuffer, ledger: Ledger) -> tuple[int, BatchRecord | None]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from orchestrator import disk
 from orchestrator.actors import Host
@@ -48,6 +48,17 @@ def outcome(ref: Any) -> tuple[bool, Any, str | None]:
         if disk.is_full(inner):
             raise RunFailed(str(inner)) from error
         return True, None, cause_of(error)
+
+
+def answered(ref: Any, *, who: str, timeout_s: float) -> bool:
+    """Wait for a remote call; False: its process died meanwhile. RunFailed: no answer in time."""
+    try:
+        ray.get(ref, timeout=timeout_s)
+    except RayActorError:
+        return False
+    except GetTimeoutError as error:
+        raise RunFailed(f"{who} did not answer for {timeout_s:.0f} s") from error
+    return True
 
 
 class Member:

@@ -84,7 +84,8 @@ class Run:
             on_step=self._stepped,
             on_published=self._published,
         )
-        self._losses = LossWatch(buffer, mend=mend)
+        self._losses = LossWatch(buffer, mend=self._mended)
+        self._mend = mend
         self._watchdog = Watchdog(recipe.supervise, folder)
         self._brake = PoisonBrake(batch_groups=recipe.pacing.batch_groups)
 
@@ -112,6 +113,11 @@ class Run:
 
     def _admit(self, snapshot: Snapshot) -> None:
         self._admission.admit(snapshot, published=self._trainer.published)
+
+    def _mended(self) -> None:
+        """A batch committed meanwhile could train a group that is issued anew as lost."""
+        with self._trainer.commits_held():
+            self._mend()
 
     def request_stop(self) -> None:
         """Finish the operation in hand, publish, checkpoint, end."""

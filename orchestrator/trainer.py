@@ -7,17 +7,21 @@ data inside a collective, because `train` is called only for a batch that is com
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from orchestrator.config import Recipe
-from orchestrator.member import Member, outcome
+from orchestrator.member import Member, answered, outcome
 from orchestrator.supervise import back_off
 
 log = logging.getLogger(__name__)
 
 WRITE_TIMEOUT_S = 1800.0
 """For a version or a checkpoint to be written behind the training; a store slower than that is broken."""
+
+HOLD_TIMEOUT_S = 60.0
+"""For the commit of a batch that is under way, beyond what the store's client may take to retry it."""
 
 Operation = tuple[str, tuple[int, ...]]
 """A method of every rank and its arguments; the first is the step."""
@@ -99,6 +103,22 @@ class Trainer:
         background = (self._composing, self._publishing, self._saving, self._pruning)
         calls = [*(self._running[1] if self._running else []), *background]
         return [ref for ref in calls if ref is not None and not outcome(ref)[0]]
+
+    @contextmanager
+    def commits_held(self) -> Iterator[None]:
+        """No batch is committed meanwhile: the composer waits, or is dead."""
+        if self._composing is None:
+            yield
+            return
+        lead = self.ranks[0]
+        limit = HOLD_TIMEOUT_S + self._recipe.store.retry_s
+        if not answered(lead.actor.hold.remote(), who=lead.name, timeout_s=limit):
+            yield
+            return
+        try:
+            yield
+        finally:
+            answered(lead.actor.let_go.remote(), who=lead.name, timeout_s=limit)
 
     # -- the state machine ---------------------------------------------------------------------------------------------
     def tick(self, now: float) -> None:

@@ -37,6 +37,7 @@ class Composer:
     settlement, which alone says that a next attempt is owed. So neither a death nor a restart loses a prompt.
 
     One composer lives at a time: the buffer's trainer epoch fences an older one, and the ledger decides between two.
+    Between `hold` and `let_go` it commits nothing, so that others may change in the buffer what is issued and open.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class Composer:
         self._drop_after_s = drop_after_s
         self._reached = reached
         self._pause = threading.Event()
+        self._committing = threading.Lock()
+        """Held from the last look at the buffer until the ledger has the batch."""
         self._account: tuple[int, Set[int], int] = (0, frozenset(), 0)
         """Newest batch, what it left open, how many were issued by then; nothing before batch 1."""
         self._repairing = 0
@@ -83,26 +86,34 @@ class Composer:
         """
         record = self._ledger.read(number)
         if record is None:
-            record, groups = self._draft(number, cancelled)
-            self._reached("batch.commit.before", number)
-            record = self._ledger.commit(record)
-            self._reached("batch.commit.after", number)
-            logger.info("batch committed", extra={"step": number, "groups": len(groups), "epoch": record.epoch})
+            record = self._commit(number, cancelled)
         self._acknowledge(record, cancelled)
         self._reached("batch.acknowledged", number)
         return record
 
-    def _draft(self, number: int, cancelled: Callable[[], bool]) -> tuple[BatchRecord, dict[int, bytes]]:
-        """The batch and its groups, once the buffer gives an account that continues the ledger's."""
+    def hold(self) -> None:
+        """Wait for the commit in hand, and begin none. What has arrived meanwhile is looked at anew after `let_go`."""
+        self._committing.acquire()
+
+    def let_go(self) -> None:
+        self._committing.release()
+
+    def _commit(self, number: int, cancelled: Callable[[], bool]) -> BatchRecord:
+        """Batch `number` in the ledger, once the buffer gives an account that continues the ledger's."""
         open_before, issued_before = self._account_before(number)
         while True:
             try:
                 groups = self._wait_for_groups(number, cancelled)
-                record = self._record(number, groups)
-                problem = account_problem(record, open_before=open_before, issued_before=issued_before)
-                if problem:
-                    raise BufferLost(problem)
-                return record, groups
+                with self._committing:
+                    record = self._record(number, groups)
+                    problem = account_problem(record, open_before=open_before, issued_before=issued_before)
+                    if problem:
+                        raise BufferLost(problem)
+                    self._reached("batch.commit.before", number)
+                    record = self._ledger.commit(record)
+                self._reached("batch.commit.after", number)
+                logger.info("batch committed", extra={"step": number, "groups": len(groups), "epoch": record.epoch})
+                return record
             except BufferLost as error:
                 self._wait_for_repair(number, error, cancelled)
 

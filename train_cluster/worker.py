@@ -210,6 +210,15 @@ class TrainerRank:
         record = self._composer.compose(number, self._cancelled.is_set)
         return {**_summary(record), "waited_s": time.monotonic() - began}
 
+    def hold(self) -> None:
+        """Rank 0: no batch is committed until `let_go`."""
+        assert self._composer is not None
+        self._composer.hold()
+
+    def let_go(self) -> None:
+        assert self._composer is not None
+        self._composer.let_go()
+
     def cancel(self) -> None:
         """End a `compose` that waits."""
         self._cancelled.set()

@@ -86,8 +86,8 @@ def test_log_lines_that_do_not_fit_are_left_out_whole(tmp_path, capsys):
         path = logs.configure(tmp_path, worker="w")
         log = logging.getLogger("a.test")
         log.info("before")
-        with files_of_at_most(path.stat().st_size + 150):
-            log.info("long", extra={"text": "x" * 300})
+        with files_of_at_most(path.stat().st_size + 250):
+            log.info("long", extra={"text": "x" * 500})
             log.info("short")
         log.info("after")
     finally:

@@ -80,8 +80,10 @@ class Life:
 
     def mend(self) -> None:
         self.mended += 1
+        self.composer.hold()
         self.raise_epochs()
         catch_up(self.driver, self.ledger, self.admission)
+        self.composer.let_go()
 
     def tick(self) -> None:
         """What the driver does again and again."""
@@ -117,7 +119,8 @@ class Life:
             self.tick()
             self.arrive()
             thread.join(0.01)
-        assert not failed, failed
+        if failed:
+            raise failed[0]
         self.committed += 1
 
     @property

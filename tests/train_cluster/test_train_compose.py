@@ -311,6 +311,35 @@ def test_a_server_flushed_between_arrival_and_record_is_waited_for() -> None:
     assert trained(record) == [0, 1]
 
 
+def test_while_it_is_held_nothing_is_committed_and_then_it_looks_anew() -> None:
+    """A group that it has in hand is settled as lost meanwhile: its next attempt is trained, and it is not."""
+
+    class Watched(MemoryBuffer):
+        def take(self, sequences: Iterable[int]) -> dict[int, bytes]:
+            found = super().take(sequences)
+            if len(found) == 2:
+                taken.set()
+            return found
+
+    taken = threading.Event()
+    loop = Loop(Watched)
+    loop.issue(3)
+    loop.finish(0, 1)
+    composer = loop.composer()
+    records: list[BatchRecord] = []
+    composer.hold()
+    thread = threading.Thread(target=lambda: records.append(composer.compose(1)))
+    thread.start()
+    assert taken.wait(10)
+    loop.buffer.settle([0], outcome="lost", reason="not in the buffer")
+    loop.finish(2)
+    thread.join(0.3)
+    assert loop.ledger.newest() == 0
+    composer.let_go()
+    thread.join(10)
+    assert trained(records[0]) == [1, 2]
+
+
 def test_a_stalled_batch_is_diagnosed_and_awaited(caplog: pytest.LogCaptureFixture) -> None:
     def wait_in_vain() -> str:
         """The second diagnosis: the first may have been made before anything was looked at twice."""
