@@ -103,6 +103,7 @@ def status(path: Path, *, as_json: bool) -> None:
     content = folder.read_status()
     if not content:
         raise ValueError(f"{folder.path}: the run has not started; remedy: `headrace resume {folder.quoted}`")
+    content = {"run": folder.run_id, "state": "unknown"} | content
     if content["state"] in LIVING and folder.driver_pid() is None:
         content |= _without_driver(folder, content)
     content["disk_bytes"] = bytes_below(folder.path)

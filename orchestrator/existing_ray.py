@@ -83,10 +83,13 @@ class ExistingRay:
     def close(self) -> None:
         if not ray.is_initialized():
             return
-        if self._epoch:
-            end_actors(self._namespace, self._folder.run_id, up_to=self._epoch)
-        if self._reservation is not None:
-            self._reservation.release()
+        try:
+            if self._epoch:
+                end_actors(self._namespace, self._folder.run_id, up_to=self._epoch)
+            if self._reservation is not None:
+                self._reservation.release()
+        except RayError as error:  # a cluster that is gone has taken them along; why the run ends is said elsewhere
+            log.warning("actors could not be ended", extra={"cause": str(error)})
 
 
 def connect(recipe: Recipe, *, namespace: str) -> None:

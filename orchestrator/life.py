@@ -192,7 +192,10 @@ def _restore(buffer: ExperienceBuffer, ledger: Ledger) -> tuple[int, BatchRecord
 
 def _check_and_reissue(buffer: ExperienceBuffer, record: BatchRecord | None, admission: Admission) -> None:
     unsettled, settled = buffer.unsettled(), buffer.settled()
-    check_restored(record, unsettled=unsettled, settled=settled, next_sequence=buffer.snapshot().next_sequence)
+    try:
+        check_restored(record, unsettled=unsettled, settled=settled, next_sequence=buffer.snapshot().next_sequence)
+    except ValueError as error:
+        raise RunFailed(str(error)) from error
     lost = lost_issues(unsettled, present=buffer.present())
     if lost:
         log.warning("groups were lost", extra={"sequences": [issue.sequence for issue in lost]})

@@ -98,16 +98,17 @@ class Reservation:
 
 
 def addresses() -> dict[str, str]:
-    """Id -> address of each living node; several at one address are told apart by their ids."""
+    """Id -> address of each living node, sorted by address; several at one address are told apart by their ids."""
     alive = [(node["NodeID"], node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]]
+    alive.sort(key=lambda node: (node[1], node[0]))
     seen = [address for _, address in alive]
     return {node: f"{address} ({node[:6]})" if seen.count(address) > 1 else address for node, address in alive}
 
 
 def node_resources() -> dict[str, Resources]:
     """Address -> all that the node has."""
-    names = addresses()
-    return {names[node["NodeID"]]: node["Resources"] for node in ray.nodes() if node["NodeID"] in names}
+    has = {node["NodeID"]: node["Resources"] for node in ray.nodes()}
+    return {address: has[node] for node, address in addresses().items() if node in has}
 
 
 def remove_groups(names: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from experience.schema import BatchRecord, CompletionGroup, Controls, Production
 from experience.wire import decode, encode
 from orchestrator.admission import Admission
 from orchestrator.audit import audit
+from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
 from orchestrator.life import recover
 from train_cluster.compose import Composer
@@ -254,7 +255,7 @@ def test_a_buffer_of_another_run_is_refused_and_left_alone(life, tmp_path):
     life.compose(1)
     stranger = Life(life.server, tmp_path / "another")
     before = life.buffer.snapshot()
-    with pytest.raises(ValueError, match="sequence 0 was issued, and neither the buffer nor the ledger knows its end"):
+    with pytest.raises(RunFailed, match="sequence 0 was issued, and neither the buffer nor the ledger knows its end"):
         stranger.recover()
     assert life.buffer.snapshot() == before
 
@@ -266,7 +267,7 @@ def test_a_buffer_that_is_ahead_of_a_restored_ledger_is_refused(life):
     life.compose(1)
     life.compose(2)
     (life.path / "ledger/0/00000002.batch").unlink()
-    with pytest.raises(ValueError, match="this buffer does not belong to this ledger"):
+    with pytest.raises(RunFailed, match="this buffer does not belong to this ledger"):
         life.next().recover()
 
 
