@@ -11,7 +11,7 @@ import pytest
 from conftest import STEPS
 from loop_commands import HEADRACE, TIMEOUT_S, as_json, succeeded
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
