@@ -29,8 +29,8 @@ SAMPLE_S = 0.1
 PARTS: Mapping[str, Sequence[tuple[str, str]]] = {
     "driver": [
         ("life begins", "libraries, checks of the recipe"),
-        ("server_started", "Redis"),
         ("ray started", "Ray"),
+        ("server_started", "Redis"),
         ("published", "waits for the first version"),
     ],
     "gen": [
