@@ -11,6 +11,7 @@ import yaml
 
 from benchmarks import section
 from benchmarks.measured_run import REPOSITORY, environment
+from benchmarks.trl_peer import GENERATORS, run_trl
 
 STEPS = 50
 GOAL = 0.6
@@ -21,8 +22,6 @@ COMMAND = Path(sys.executable).with_name("headrace")
 
 def race(folder: Path, *, peer: Any, say: Callable[[str], None]) -> dict[str, Any]:
     """Fine-tune once, then train with each; seconds from the command and from the end of the first step to GOAL."""
-    from benchmarks import vs_trl
-
     say("race: fine-tuning the model that both start from")
     _run([sys.executable, "-m", "recipes.reverse", "prepare", str(folder)])
     recipe = _recipe(folder)
@@ -34,7 +33,7 @@ def race(folder: Path, *, peer: Any, say: Callable[[str], None]) -> dict[str, An
     lines = [json.loads(line) for line in (folder / "reverse" / "metrics.jsonl").read_text().splitlines()]
     ours = [(line["elapsed_s"], line["reward_components"]["exact"]) for line in lines]
     say(f"race: TRL, {STEPS} steps")
-    by_rank = vs_trl.run_trl(_trl_spec(recipe, folder, peer), folder, processes=peer.processes, limit_s=1200)
+    by_rank = run_trl(_trl_spec(recipe, folder, peer), folder, processes=peer.processes, limit_s=1200)
     began = min(lines[0]["at"] - sum(lines[0]["seconds"].values()) for lines in by_rank)
     theirs = [
         (lines[0]["at"] - began, sum(line["rewards"]["exact"] for line in lines) / len(lines))
@@ -61,8 +60,6 @@ def _recipe(folder: Path) -> dict[str, Any]:
 
 
 def _trl_spec(recipe: Mapping[str, Any], folder: Path, peer: Any) -> dict[str, Any]:
-    from benchmarks.vs_trl import GENERATORS
-
     generation, training = recipe["generation"], recipe["training"]
     return {
         "threads": peer.threads,
