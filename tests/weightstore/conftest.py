@@ -1,10 +1,12 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fault_proxy import FaultProxy
 
+from weightstore import s3_client
 from weightstore.address import parse_address
 from weightstore.blobs import BlobStore, FileBlobStore
 from weightstore.fetch import StoreWeightSource
@@ -87,3 +89,13 @@ def commit_version() -> Callable[..., Manifest]:
 @pytest.fixture
 def source(store: BlobStore) -> StoreWeightSource:
     return StoreWeightSource(store, lineage=0, run_epoch=1, threads=2)
+
+
+@pytest.fixture
+def proxy(s3_endpoint: str, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """Stands between the store and the server of `s3_url`; the store waits briefly between tries."""
+    proxy = FaultProxy(s3_endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
+    monkeypatch.setattr(s3_client, "LONGEST_WAIT_S", 0.2)
+    yield proxy
+    proxy.close()

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
 import pytest
-from fault_proxy import Fault, FaultProxy
+from fault_proxy import Fault
 
-from weightstore import s3, s3_client
+from weightstore import s3
 from weightstore.address import parse_address
 from weightstore.blobs import BlobDamaged, StoreError
 from weightstore.s3 import S3BlobStore
@@ -22,15 +22,6 @@ LARGE = bytes(range(256)) * (PART // 128) + b"the last part is short"
 """Three parts."""
 
 RETRY_S = 20.0
-
-
-@pytest.fixture
-def proxy(s3_endpoint, s3_url, monkeypatch):
-    proxy = FaultProxy(s3_endpoint)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
-    monkeypatch.setattr(s3_client, "LONGEST_WAIT_S", 0.2)
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture

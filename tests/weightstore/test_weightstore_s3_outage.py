@@ -2,7 +2,7 @@
 again. Gone for longer than the budget: an error that names it, and nothing torn behind it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import torch
 from conftest import commit_now
 from fault_proxy import Fault, FaultProxy
 
-from weightstore import s3_client
 from weightstore.address import parse_address
 from weightstore.blobs import StoreError
 from weightstore.fetch import StoreWeightSource, VersionMissing
@@ -21,15 +20,6 @@ from weightstore.s3 import S3BlobStore
 
 OLD, NEW = WeightVersion(0, 1, 1), WeightVersion(0, 1, 2)
 PATIENT_S, HASTY_S = 30.0, 0.5
-
-
-@pytest.fixture
-def proxy(s3_endpoint: str, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    proxy = FaultProxy(s3_endpoint)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
-    monkeypatch.setattr(s3_client, "LONGEST_WAIT_S", 0.2)
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture
