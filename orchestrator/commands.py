@@ -91,7 +91,7 @@ def plan(path: Path, overrides: list[str], *, as_json: bool) -> None:
 
 def data(path: Path, overrides: list[str], *, as_json: bool) -> None:
     from orchestrator import preflight
-    from orchestrator.data_preview import lines
+    from orchestrator.data.preview import lines
 
     recipe = recipes.load(path, overrides)
     previews = preflight.preview(recipe)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from experience.config import ExperienceConfig, PacingConfig
 from gen_cluster.config import GenerationConfig
-from orchestrator.data_config import DataConfig
+from orchestrator.data.config import DataConfig
 from orchestrator.ray_config import RayConfig
 from orchestrator.rules import violations
 from orchestrator.sections import ModelConfig, RunConfig, SuperviseConfig

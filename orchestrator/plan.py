@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Recipe
-from orchestrator.data_survey import Survey
+from orchestrator.data.survey import Survey
 from orchestrator.disk import size
 from orchestrator.modelfolder import ModelFolder, count_parameters
 from orchestrator.prompts import PromptSource

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from orchestrator import faults, own_redis, room
 from orchestrator.config import Recipe
-from orchestrator.data_preview import previews
-from orchestrator.data_rows import check_rows
-from orchestrator.data_source import open_sources
+from orchestrator.data.preview import previews
+from orchestrator.data.rows import check_rows
+from orchestrator.data.source import open_sources
 from orchestrator.modelfolder import ModelFolder, read_model, stop_tokens
 from orchestrator.plan import Plan, make_plan
 from orchestrator.prompts import PromptIssuer, PromptSource, open_source

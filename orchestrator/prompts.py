@@ -1,7 +1,7 @@
 """The prompts: which comes at which place of the endless order, and the record under which it is issued.
 
 The place is a cursor that counts from 0; what stands there is a pure function of the seed, the recipe and the files
-(`orchestrator.data_order`). So a cursor in the ledger is all that a resume needs.
+(`orchestrator.data.order`). So a cursor in the ledger is all that a resume needs.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ from typing import Any
 
 from experience.schema import Int32Array, Issue, Prompt, Sampling
 from orchestrator.config import Recipe
-from orchestrator.data_ahead import Lookahead
-from orchestrator.data_config import DataConfig
-from orchestrator.data_order import Int64Array, Interleave, permutation
-from orchestrator.data_source import Source, open_sources
-from orchestrator.data_survey import Survey, survey
-from orchestrator.data_tokens import PromptTokenizer
+from orchestrator.data.ahead import Lookahead
+from orchestrator.data.config import DataConfig
+from orchestrator.data.order import Int64Array, Interleave, permutation
+from orchestrator.data.source import Source, open_sources
+from orchestrator.data.survey import Survey, survey
+from orchestrator.data.tokens import PromptTokenizer
 from orchestrator.errors import RunFailed
 from orchestrator.modelfolder import ModelFolder
 from orchestrator.recipe import RecipeError

@@ -10,8 +10,8 @@ from typing import Any
 
 from experience.config import ExperienceConfig, PacingConfig
 from gen_cluster.config import GenerationConfig
-from orchestrator.data_config import DataConfig, OneSource
-from orchestrator.data_order import LONGEST_BLOCK, whole_weights
+from orchestrator.data.config import DataConfig, OneSource
+from orchestrator.data.order import LONGEST_BLOCK, whole_weights
 from orchestrator.ray_config import RayConfig
 from orchestrator.sections import ModelConfig, SuperviseConfig
 from score_cluster.config import ScoringConfig

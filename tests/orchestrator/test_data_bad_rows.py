@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from data_sets import jsonl, parquet, stream
 
-from orchestrator.data_config import DataConfig
-from orchestrator.data_rows import MAX_PROBLEMS
-from orchestrator.data_source import open_sources
+from orchestrator.data.config import DataConfig
+from orchestrator.data.rows import MAX_PROBLEMS
+from orchestrator.data.source import open_sources
 from orchestrator.recipe import RecipeError
 
 

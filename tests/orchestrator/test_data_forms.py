@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from data_sets import arrow_file, jsonl, parquet, saved, stream
 
-from orchestrator.data_config import DataConfig
-from orchestrator.data_files import find_files
-from orchestrator.data_source import open_sources
+from orchestrator.data.config import DataConfig
+from orchestrator.data.files import find_files
+from orchestrator.data.source import open_sources
 from orchestrator.recipe import RecipeError
 
 ROWS = [{"prompt": f"word {n}", "answer": str(n), "level": n} for n in range(5)]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.data_order import LONGEST_BLOCK, Interleave, permutation, whole_weights
+from orchestrator.data.order import LONGEST_BLOCK, Interleave, permutation, whole_weights
 
 FROZEN = [1, 0, 0, 2, 1, 0, 0, 2, 0, 1, 1, 0, 0, 2, 0, 1, 1, 0, 2, 0]
 FROZEN_SOURCE = [3, 1, 4, 2, 0, 5]

@@ -10,8 +10,8 @@ from orchestrator_folders import CHAT_TEMPLATE, sections, write_model, write_row
 from experience.schema import Issue
 from orchestrator import preflight
 from orchestrator.config import Recipe
-from orchestrator.data_ahead import AHEAD_PLACES, CHUNK_PLACES, Lookahead
-from orchestrator.data_config import DataConfig
+from orchestrator.data.ahead import AHEAD_PLACES, CHUNK_PLACES, Lookahead
+from orchestrator.data.config import DataConfig
 from orchestrator.errors import RunFailed
 from orchestrator.modelfolder import load_tokenizer
 from orchestrator.prompts import PromptSource
@@ -109,14 +109,14 @@ def test_nothing_left_to_ask_is_refused(mixture):
 
 
 def test_an_unfit_prompt_that_was_not_checked_ends_the_run_or_is_passed_over(mixture, monkeypatch):
-    monkeypatch.setattr("orchestrator.data_survey._checked", lambda source: source.good[:2])
+    monkeypatch.setattr("orchestrator.data.survey._checked", lambda source: source.good[:2])
     with pytest.raises(RunFailed, match=r": (line|row) \d has a prompt of .* resume with data.unfit_prompts=drop"):
         drawn(mixture(limit_tokens=4), 10)
     assert len(drawn(mixture(limit_tokens=4, unfit_prompts="drop"), 10)[0]) == 10
 
 
 def test_a_larger_data_set_is_checked_in_part(mixture, monkeypatch):
-    monkeypatch.setattr("orchestrator.data_survey.CHECKED_PROMPTS", 3)
+    monkeypatch.setattr("orchestrator.data.survey.CHECKED_PROMPTS", 3)
     assert [one.checked for one in mixture().surveys] == [3, 3]
     assert mixture().surveys[0].tokens_longest == 7  # the last row is among them
 

@@ -10,9 +10,9 @@ from orchestrator_folders import CHAT_TEMPLATE, sections, write_rows, write_toke
 
 from experience.schema import Issue
 from orchestrator.config import Recipe
-from orchestrator.data_config import DataConfig
-from orchestrator.data_order import permutation
-from orchestrator.data_rows import MAX_PROBLEMS
+from orchestrator.data.config import DataConfig
+from orchestrator.data.order import permutation
+from orchestrator.data.rows import MAX_PROBLEMS
 from orchestrator.modelfolder import load_tokenizer
 from orchestrator.prompts import PromptIssuer, PromptSource, sampling_seed
 from orchestrator.recipe import RecipeError

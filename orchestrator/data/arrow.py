@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data_config import SourceConfig
-from orchestrator.data_files import DataFiles, called
-from orchestrator.data_rows import BadRow, located, missing_column, required_columns
+from orchestrator.data.config import SourceConfig
+from orchestrator.data.files import DataFiles, called
+from orchestrator.data.rows import BadRow, located, missing_column, required_columns
 from orchestrator.recipe import RecipeError
 
 

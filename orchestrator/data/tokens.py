@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from experience.schema import Int32Array
-from orchestrator.data_config import DataConfig
-from orchestrator.data_source import RawPrompt
+from orchestrator.data.config import DataConfig
+from orchestrator.data.source import RawPrompt
 from orchestrator.recipe import RecipeError
 
 

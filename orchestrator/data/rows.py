@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.data_config import SourceConfig
-from orchestrator.data_files import DataFiles, called
+from orchestrator.data.config import SourceConfig
+from orchestrator.data.files import DataFiles, called
 from orchestrator.recipe import RecipeError
 
 MAX_PROBLEMS = 20

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.data_arrow import ArrowRows
-from orchestrator.data_config import DataConfig, SourceConfig
-from orchestrator.data_files import DataFiles, find_files
-from orchestrator.data_order import Int64Array
-from orchestrator.data_rows import MAX_PROBLEMS, JsonRows, Rows, refuse
+from orchestrator.data.arrow import ArrowRows
+from orchestrator.data.config import DataConfig, SourceConfig
+from orchestrator.data.files import DataFiles, find_files
+from orchestrator.data.order import Int64Array
+from orchestrator.data.rows import MAX_PROBLEMS, JsonRows, Rows, refuse
 from orchestrator.recipe import RecipeError
 
 

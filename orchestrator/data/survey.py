@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.data_rows import MAX_PROBLEMS
-from orchestrator.data_source import Source
-from orchestrator.data_tokens import PromptTokenizer
+from orchestrator.data.rows import MAX_PROBLEMS
+from orchestrator.data.source import Source
+from orchestrator.data.tokens import PromptTokenizer
 from orchestrator.recipe import RecipeError
 
 CHECKED_PROMPTS = 10_000
