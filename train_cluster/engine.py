@@ -25,7 +25,7 @@ class TrainEngine(Protocol):
     rank: int
     world_size: int
     module: torch.nn.Module
-    """A train_cluster.model.PolicyModel; `module.train()` and `.eval()` switch dropout."""
+    """A train_cluster.model.PackedModel: PolicyModel or scalar.ScalarModel; `module.train()` and `.eval()` switch dropout."""
 
     def forward(self, **inputs: Any) -> Any:
         """(collective) The module's forward; equal numbers of calls on all ranks, or ZeRO-3 hangs."""

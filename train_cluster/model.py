@@ -1,5 +1,9 @@
-"""The policy: a causal language model from a Hugging Face folder, asked only for log-probs of chosen tokens."""
+"""The policy: a causal language model from a Hugging Face folder, asked only for log-probs of chosen tokens.
 
+What it shares with the other model that is trained here, the one with a scalar head (scalar.py), stands here too.
+"""
+
+import json
 import shutil
 from collections.abc import Mapping
 from fnmatch import fnmatch
@@ -31,14 +35,43 @@ FOLDER_FILES = (
 """What a folder holds beside weights, by pattern; copied as it is."""
 
 
-class PolicyModel(nn.Module):
-    """Log-probs of the response tokens of one packed row; usable under ZeRO-3 (every parameter by a submodule's call)."""
+class PackedModel(nn.Module):
+    """A transformers model that reads packed rows; usable under ZeRO-3 (every parameter by a submodule's call)."""
+
+    def __init__(self, pretrained: Any) -> None:
+        """`pretrained`: the whole model, head included; its parameter names are those of checkpoints and folders."""
+        super().__init__()
+        self.pretrained = pretrained
+        self.packed_attention = pretrained.config._attn_implementation == attention.NAME
+
+    def hidden(self, tokens: torch.Tensor, positions: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """[N, E] last hidden states at the chosen places [N] of a row; tokens, positions: [1, T].
+
+        Positions count from 0 in each packed sequence, and no sequence sees another.
+        """
+        extra = {"segments": attention.find_segments(positions[0])} if self.packed_attention else {}
+        # use_cache would make transformers overlook where a packed sequence begins.
+        output = self.pretrained.base_model(input_ids=tokens, position_ids=positions, use_cache=False, **extra)
+        return output.last_hidden_state[0].index_select(0, chosen)
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether train() and eval() differ."""
+        layers = (module for module in self.modules() if isinstance(module, nn.Dropout))
+        return getattr(self.pretrained.config, "attention_dropout", 0.0) > 0 or any(layer.p > 0 for layer in layers)
+
+
+class PolicyModel(PackedModel):
+    """Log-probs of the response tokens of one packed row."""
 
     def __init__(self, causal: Any) -> None:
-        super().__init__()
         causal.set_output_embeddings(LogprobHead(causal.get_output_embeddings()))
-        self.causal = causal
-        self.packed_attention = causal.config._attn_implementation == attention.NAME
+        super().__init__(causal)
+
+    @property
+    def causal(self) -> Any:
+        """The transformers model."""
+        return self.pretrained
 
     def forward(
         self,
@@ -57,18 +90,9 @@ class PolicyModel(nn.Module):
         selected before the head, so logits exist for N tokens only, in chunks. Both results are [N] float32; the entropies are detached, and
         zeros unless asked for.
         """
-        extra = {"segments": attention.find_segments(positions[0])} if self.packed_attention else {}
-        # use_cache would make transformers overlook where a packed sequence begins.
-        output = self.causal.base_model(input_ids=tokens, position_ids=positions, use_cache=False, **extra)
-        hidden_NE = output.last_hidden_state[0].index_select(0, predict_index)
+        hidden_NE = self.hidden(tokens, positions, predict_index)
         temperature_N = torch.as_tensor(temperature, dtype=torch.float32, device=targets.device).expand_as(targets)
-        return self.causal.get_output_embeddings()(hidden_NE, targets, temperature_N, with_entropy)
-
-    @property
-    def has_dropout(self) -> bool:
-        """Whether train() and eval() differ."""
-        layers = (module for module in self.modules() if isinstance(module, nn.Dropout))
-        return getattr(self.causal.config, "attention_dropout", 0.0) > 0 or any(layer.p > 0 for layer in layers)
+        return self.pretrained.get_output_embeddings()(hidden_NE, targets, temperature_N, with_entropy)
 
 
 def load_policy(
@@ -84,11 +108,7 @@ def load_policy(
 
     ValueError: no such folder, weights that are missing, or a model that cannot be published by its parameters.
     """
-    if not (Path(path) / "config.json").is_file():
-        raise ValueError(f"model: {path} holds no config.json; give the folder of a Hugging Face model")
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
-    config.attention_dropout = attention_dropout
-    implementation = attention.NAME if _takes_packed_attention(config) else "sdpa"
+    config, implementation = read_config(path, attention_dropout=attention_dropout)
     if random_init:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -108,26 +128,41 @@ def load_policy(
             raise ValueError(f"model: {path} lacks {len(missing)} of its weights ({missing[0]} …); copy it again")
     if gradient_checkpointing:
         causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    _check_publishable(causal, path)
+    check_publishable(causal, path)
     return PolicyModel(causal)
 
 
-def published_parameters(model: PolicyModel) -> dict[str, nn.Parameter]:
+def read_config(path: str | Path, *, attention_dropout: float) -> tuple[Any, str]:
+    """The configuration of a model folder, and the attention that reads packed rows. ValueError: no such folder."""
+    if not (Path(path) / "config.json").is_file():
+        raise ValueError(f"model: {path} holds no config.json; give the folder of a Hugging Face model")
+    config = AutoConfig.from_pretrained(path, local_files_only=True)
+    config.attention_dropout = attention_dropout
+    return config, attention.NAME if _takes_packed_attention(config) else "sdpa"
+
+
+def published_parameters(model: PackedModel) -> dict[str, nn.Parameter]:
     """Parameters by their Hugging Face state-dict name, each once (a tied one under its first name), in a fixed order."""
-    return dict(model.causal.named_parameters())
+    return dict(model.pretrained.named_parameters())
 
 
-def tied_aliases(model: PolicyModel) -> dict[str, str]:
+def tied_aliases(model: PackedModel) -> dict[str, str]:
     """Further names of tied parameters: alias -> published name."""
-    names = {id(parameter): name for name, parameter in model.causal.named_parameters()}
-    every = model.causal.named_parameters(remove_duplicate=False)
+    names = {id(parameter): name for name, parameter in model.pretrained.named_parameters()}
+    every = model.pretrained.named_parameters(remove_duplicate=False)
     return {alias: names[id(parameter)] for alias, parameter in every if names[id(parameter)] != alias}
 
 
-def save_folder(path_out: str | Path, model_path: str | Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def save_folder(
+    path_out: str | Path,
+    model_path: str | Path,
+    tensors: Mapping[str, torch.Tensor],
+    *,
+    config: Mapping[str, Any] | None = None,
+) -> None:
     """Write an ordinary Hugging Face folder: config and tokenizer of `model_path`, these tensors, whole or not at all.
 
-    ValueError: `path_out` exists.
+    `config`: takes the place of its config.json. ValueError: `path_out` exists.
     """
     out = Path(path_out)
     if out.exists():
@@ -138,6 +173,8 @@ def save_folder(path_out: str | Path, model_path: str | Path, tensors: Mapping[s
     for file in sorted(Path(model_path).iterdir()):
         if any(fnmatch(file.name, pattern) for pattern in FOLDER_FILES):
             shutil.copyfile(file, partial / file.name)
+    if config is not None:
+        (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, partial / "model.safetensors", metadata={"format": "pt"})
     partial.rename(out)
@@ -148,7 +185,7 @@ def _takes_packed_attention(config: Any) -> bool:
     return config.model_type in PACKED_ATTENTION_MODELS and set(layer_types) <= {"full_attention"}
 
 
-def _check_publishable(causal: nn.Module, path: str | Path) -> None:
+def check_publishable(causal: nn.Module, path: str | Path) -> None:
     """Publication and checkpoints go through parameters; a state dict that holds more would be published in part."""
     parameters = {name for name, _ in causal.named_parameters(remove_duplicate=False)}
     buffers = sorted(set(causal.state_dict()) - parameters)

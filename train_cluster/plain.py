@@ -7,7 +7,7 @@ import torch
 
 from train_cluster.config import OptimizerConfig
 from train_cluster.engine import TensorSpec
-from train_cluster.model import PolicyModel, published_parameters
+from train_cluster.model import PackedModel, published_parameters
 
 
 class PlainEngine:
@@ -16,7 +16,7 @@ class PlainEngine:
     rank = 0
     world_size = 1
 
-    def __init__(self, module: PolicyModel, *, optimizer: OptimizerConfig) -> None:
+    def __init__(self, module: PackedModel, *, optimizer: OptimizerConfig) -> None:
         """ValueError: the model is not in float32."""
         self.module: torch.nn.Module = module
         self._parameters = published_parameters(module)

@@ -14,7 +14,7 @@ from torch import distributed
 
 from train_cluster.config import OptimizerConfig, TrainingConfig
 from train_cluster.engine import TensorSpec
-from train_cluster.model import PolicyModel, published_parameters
+from train_cluster.model import PackedModel, published_parameters
 
 PERSIST_BELOW = 100_000
 """Elements; a smaller parameter stays whole on every rank, since gathering it costs latency, not bandwidth."""
@@ -30,7 +30,7 @@ class ZeroEngine:
 
     def __init__(
         self,
-        module: PolicyModel,
+        module: PackedModel,
         *,
         config: TrainingConfig,
         rank: int,
