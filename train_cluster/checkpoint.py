@@ -127,18 +127,28 @@ def rank_file(store: BlobStore, cut: Cut, rank: int) -> Iterator[Path | None]:
         yield path if found == expected.sha256 else None
 
 
-def check_new_beginning(store: BlobStore, lineage: int, *, batches: Sequence[int]) -> None:
-    """Without a whole cut a run may begin anew only where all its batches, ascending numbers, can be trained again.
+def check_new_beginning(store: BlobStore, lineage: int, *, batches: Sequence[int], step: int = 0) -> None:
+    """A run may go on after `step` (0: without a whole cut it begins anew) only where all batches after it, ascending
+    numbers, can be trained again: of a cut that was kept for a pinned version they may be gone.
 
-    ValueError: batch 1 is gone; names the damaged cuts and the remedy.
+    ValueError: batch step + 1 is gone; names the damaged cuts and the remedy.
     """
-    if batches and batches[0] > 1:
-        found = ", ".join(cut_folder(lineage, step, epoch) for step, epoch in _committed(_folders(store, lineage)))
+    if batches and batches[0] > step + 1:
+        committed = _committed(_folders(store, lineage))
+        found = ", ".join(cut_folder(lineage, *place) for place in committed if place[0] > step or not step)
+        newer = f"no checkpoint after step {step}" if step else "no checkpoint"
         raise ValueError(
-            f"no checkpoint is whole (damaged: {found or 'none is there'}) and the ledger begins with batch {batches[0]}, "
+            f"{newer} is whole (damaged: {found or 'none is there'}) and the ledger begins with batch {batches[0]}, "
             "so that the steps before it cannot be trained again; restore a checkpoint's folder from a copy, or start "
             "another run from an exported version"
         )
+
+
+def nearest_cuts(store: BlobStore, lineage: int, numbers: Iterable[int]) -> set[int]:
+    """The steps of the cuts to keep beside pinned versions: of each number the last at or before it, else the first after."""
+    steps = sorted(cut.step for cut in cuts(store, lineage))
+    before = {number: [step for step in steps if step <= number] for number in numbers}
+    return {step for found in before.values() for step in (found[-1:] or steps[:1])}
 
 
 def prune(store: BlobStore, lineage: int, *, keep: int, pinned: Collection[int] = ()) -> list[int]:

@@ -32,6 +32,7 @@ from train_cluster.zero import ZeroEngine
 from weightstore import retention
 from weightstore.blobs import BlobStore
 from weightstore.config import StoreConfig
+from weightstore.pins import pins
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +137,10 @@ class TrainerRank:
         logger.info("engine built")
         cut = agree_on_cut(self._store, self._lineage, self._engine, step=cut_step)
         if cut is not None:
+            if cut_step is None:
+                checkpoint.check_new_beginning(
+                    self._store, self._lineage, batches=self._ledger.numbers(), step=cut.step
+                )
             self._resume(cut)
         elif cut_step is None:
             checkpoint.check_new_beginning(self._store, self._lineage, batches=self._ledger.numbers())
@@ -259,7 +264,7 @@ class TrainerRank:
             newest=number,
             max_staleness=self._max_staleness,
             cut_steps=[cut.step for cut in checkpoint.cuts(self._store, self._lineage)],
-            pinned=(),
+            pinned=pins(self._store, lineage=self._lineage).values(),
             ranks_epoch=self._epoch,
         )
         return answer
@@ -286,9 +291,15 @@ class TrainerRank:
         return self._writer.wait(number, timeout_s=timeout_s)
 
     def prune(self) -> dict[str, Any]:
-        """Rank 0: delete the cuts beyond those to keep, and batches that neither a kept cut nor the history needs."""
-        deleted = checkpoint.prune(self._store, self._lineage, keep=self._config.checkpoint.keep)
-        oldest = min((cut.step for cut in checkpoint.cuts(self._store, self._lineage)), default=0)
+        """Rank 0: delete the cuts beyond those to keep, and batches that neither one of these nor the history needs.
+
+        The cut nearest to a pinned version stays as well, and needs no batches: the run goes on from a newer one.
+        """
+        keep = self._config.checkpoint.keep
+        pinned = [version.number for version in pins(self._store, lineage=self._lineage).values()]
+        nearest = checkpoint.nearest_cuts(self._store, self._lineage, pinned)
+        deleted = checkpoint.prune(self._store, self._lineage, keep=keep, pinned=nearest)
+        oldest = min((cut.step for cut in checkpoint.cuts(self._store, self._lineage)[:keep]), default=0)
         keep_from = max(1, min(oldest, self._ledger.newest() - HISTORY_STEPS) + 1)
         self._ledger.prune(keep_from)
         return {"cuts_deleted": len(deleted), "batches_from": keep_from}
