@@ -14,7 +14,8 @@ from orchestrator.ray_config import RayConfig
 from orchestrator.rules import violations
 from orchestrator.sections import ModelConfig, RunConfig, SuperviseConfig
 from score_cluster.config import ScoringConfig
-from train_cluster.config import SftConfig, TrainingConfig
+from train_cluster.config import TrainingConfig
+from train_cluster.sft_config import SftConfig
 from weightstore.config import StoreConfig
 
 

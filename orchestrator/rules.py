@@ -15,7 +15,8 @@ from orchestrator.data.order import LONGEST_BLOCK, whole_weights
 from orchestrator.ray_config import RayConfig
 from orchestrator.sections import ModelConfig, SuperviseConfig
 from score_cluster.config import ScoringConfig
-from train_cluster.config import SftConfig, TrainingConfig
+from train_cluster.config import TrainingConfig
+from train_cluster.sft_config import SftConfig
 from weightstore.config import StoreConfig
 
 

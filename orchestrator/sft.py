@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import logs
-from orchestrator.config import Recipe
+from orchestrator.config import Recipe, fingerprint
 from orchestrator.console import Console
 from orchestrator.folder import RunFolder
 from orchestrator.ranks import RankCrew
@@ -26,13 +26,15 @@ def fine_tune(recipe: Recipe, *, console: Console) -> dict[str, Any]:
         with RankCrew(recipe, folder, fine_tune=True) as crew:
             settings = recipe.sft.model_dump(mode="json")
             data = recipe.data
-            arguments = (settings, str(draft), data.chat_template, data.system_prompt)
+            where = (str(draft), str(folder.path), fingerprint(recipe))
+            arguments = (settings, *where, data.chat_template, data.system_prompt)
             answer = crew.call("sft", *arguments, watch=lambda status: _show(console, status))[0]
         draft.rename(out)
+        shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)
     return dict(answer) | {"out": str(out)}
 
 
 def _show(console: Console, status: Mapping[str, Any]) -> None:
-    if "total" in status:
+    if status.get("loss") is not None:
         note = f"loss {status['loss']:.3f}"
         console.progress("sft step", completed=status["step"], total=status["total"], note=note)

@@ -114,30 +114,3 @@ class TrainingConfig(BaseModel):
     """A rank that waits so long for a peer inside a step fails, and all ranks start anew; start and files do not count."""
     compose_timeout_s: float = Field(default=600.0, gt=0)
     """Nothing moved in the buffer for so long while a batch was awaited: rank 0's log says what is missing, and where."""
-
-
-class SftConfig(BaseModel):
-    """Supervised fine-tuning on (prompt, completion) rows; only completion tokens count."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    base: str
-    """Model folder to start from; the result is written to `model.path`, where RL finds it."""
-    random_init: bool = False
-    """True: the base folder holds a config and a tokenizer but no weights."""
-    path: str
-    """JSONL file."""
-    prompt_column: str = "prompt"
-    """Column of the prompt; data.chat_template and data.system_prompt apply to it."""
-    completion_column: str = "completion"
-    """Column of the answer; the end-of-sequence token is added."""
-    epochs: int = Field(default=1, ge=1)
-    """Passes over the examples, each in an order of its own."""
-    batch_examples: int = Field(default=64, ge=1)
-    """Examples an update."""
-    learning_rate: float = Field(default=1e-5, gt=0)
-    """Peak, after the warm-up."""
-    warmup_steps: int = Field(default=100, ge=0)
-    """Linear from 0, then constant."""
-    weight_decay: float = Field(default=0.01, ge=0)
-    """AdamW's; the other settings of training.optimizer apply as they are."""

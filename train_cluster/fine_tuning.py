@@ -1,12 +1,16 @@
 """Supervised fine-tuning as ranks run it: from a model folder to a model folder."""
 
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from train_cluster import distributed, sft
-from train_cluster.config import SftConfig, TrainingConfig
+from train_cluster import distributed, sft, supervised
+from train_cluster.config import TrainingConfig
 from train_cluster.model import load_policy, save_folder
 from train_cluster.publication import whole_tensors
+from train_cluster.sft_config import SftConfig
+from train_cluster.stage_cuts import StageCuts
 from train_cluster.zero import ZeroEngine
 
 
@@ -14,15 +18,21 @@ def run(
     config: SftConfig,
     out: Path,
     *,
+    folder: Path,
+    identity: str,
     training: TrainingConfig,
     rank: int,
     world_size: int,
     seed: int,
     chat_template: bool,
     system_prompt: str | None,
-    progress: sft.Progress,
+    progress: supervised.Progress,
+    stopping: Callable[[], bool],
 ) -> dict[str, Any]:
-    """(collective) Train on the examples of `config.path`; rank 0 writes `out`. ValueError names a bad row by its line."""
+    """(collective) Train on the examples of `config.path`, from the newest cut in `folder`; rank 0 writes `out`.
+
+    `identity`: see StageCuts. ValueError names a bad row by its line.
+    """
     from transformers import AutoTokenizer  # here, since ranks of a run never need it
 
     module = load_policy(
@@ -45,16 +55,27 @@ def run(
     engine = ZeroEngine(
         module, config=training.model_copy(update={"optimizer": optimizer}), rank=rank, world_size=world_size
     )
-    losses = sft.train(
-        engine,
-        examples,
-        config=config,
-        micro_batch_tokens=training.micro_batch_tokens,
-        seed=seed,
-        progress=progress,
-    )
-    tensors = dict(whole_tensors(engine))
-    if rank == 0:
-        save_folder(out, config.base, tensors)
-    engine.close()
-    return {"out": str(out), "examples": len(examples), "steps": len(losses), "loss": losses[-1]}
+    with closing(engine), closing(StageCuts(engine, folder, identity=identity)) as cuts:
+        outcome = supervised.train(
+            engine,
+            sft.CompletionLoss(),
+            examples,
+            config=config,
+            batch_units=config.batch_examples,
+            micro_batch_tokens=training.micro_batch_tokens,
+            seed=seed,
+            cuts=cuts,
+            progress=progress,
+            stopping=stopping,
+        )
+        if outcome.finished:
+            tensors = dict(whole_tensors(engine))
+            if rank == 0:
+                save_folder(out, config.base, tensors)
+    return {
+        "finished": outcome.finished,
+        "examples": len(examples),
+        "steps": outcome.step,
+        "total": outcome.total,
+        "loss": outcome.loss,
+    }

@@ -4,23 +4,16 @@ Only completion tokens count. A killed run starts over: it takes minutes, and it
 """
 
 import json
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from train_cluster import packing, rows
-from train_cluster.config import SftConfig
+from train_cluster import rows
 from train_cluster.engine import TrainEngine
-from train_cluster.learner import seed_generators
-from train_cluster.losses import token_mean
-from train_cluster.schedule import warmed_up
-
-Progress = Callable[[int, int, float], None]
-"""(step from 1, total steps, loss in nats per completion token)"""
+from train_cluster.supervised import Sums
 
 
 def read_examples(
@@ -65,54 +58,25 @@ def read_examples(
     return examples
 
 
-def train(
-    engine: TrainEngine,
-    examples: Sequence[rows.Sequence],
-    *,
-    config: SftConfig,
-    micro_batch_tokens: int,
-    seed: int,
-    progress: Progress = lambda step, total, loss: None,
-) -> list[float]:
-    """(collective) All epochs; returns the loss of each step, nats per completion token.
+class CompletionLoss:
+    """An Objective over examples: the mean negative log-likelihood of their trained tokens, nats per token.
 
-    FloatingPointError: a loss or gradient that is not finite.
+    loss = −1/N · Σ log π(token),   N = trained tokens of the batch on all ranks
     """
-    plan = list(_batches(len(examples), config=config, seed=seed))
-    lengths = [example.fed for example in examples]
-    device = next(engine.module.parameters()).device
-    engine.module.train()
-    losses = []
-    for step, members in enumerate(plan, start=1):
-        seed_generators(_seed(seed, step), rank=engine.rank)
-        packed = packing.plan(members, lengths, world_size=engine.world_size, capacity=micro_batch_tokens)
-        trained = sum(examples[i].trained for i in members)
-        local = torch.zeros(1, dtype=torch.float64)
-        for piece in packed.rows[engine.rank]:
-            row = rows.build_row(piece, examples, device=device)
-            logprobs_N, _ = engine.forward(**row.inputs())
-            loss = token_mean(-logprobs_N, row.response_mask, num_trained_tokens=trained)
-            engine.backward(loss)
-            local += loss.detach().cpu()
-        losses.append(float(engine.sum(local)))
-        rate = warmed_up(step, peak=config.learning_rate, warmup_steps=config.warmup_steps)
-        norm = engine.step(learning_rate=rate)
-        if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
-            raise FloatingPointError(f"fine-tuning step {step}: loss {losses[-1]}, gradient norm {norm}")
-        progress(step, len(plan), losses[-1])
-    return losses
 
+    measures: tuple[str, ...] = ()
 
-def _batches(count: int, *, config: SftConfig, seed: int) -> Iterable[list[int]]:
-    """Examples of each step: every epoch a shuffle of its own, a function of (seed, epoch)."""
-    for epoch in range(config.epochs):
-        order = np.random.default_rng([seed, epoch]).permutation(count).tolist()
-        for start in range(0, count, config.batch_examples):
-            yield order[start : start + config.batch_examples]
+    def tokens(self, unit: rows.Sequence) -> int:
+        return unit.fed
 
+    def weight(self, unit: rows.Sequence) -> int:
+        return unit.trained
 
-def _seed(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+    def sums(self, engine: TrainEngine, units: Sequence[rows.Sequence]) -> Sums:
+        device = next(engine.module.parameters()).device
+        row = rows.build_row(tuple(range(len(units))), units, device=device)
+        logprobs_N, _ = engine.forward(**row.inputs())
+        return Sums(loss=torch.where(row.response_mask, -logprobs_N, 0.0).sum())
 
 
 def _texts(line: bytes, prompt_column: str, completion_column: str) -> tuple[str, str]:

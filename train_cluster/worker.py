@@ -23,11 +23,13 @@ from experience.ledger import Ledger
 from experience.schema import BatchRecord, Controls
 from train_cluster import checkpoint, distributed, fine_tuning, metrics
 from train_cluster.compose import Composer
-from train_cluster.config import HISTORY_STEPS, SftConfig, TrainingConfig
+from train_cluster.config import HISTORY_STEPS, TrainingConfig
 from train_cluster.learner import Learner
 from train_cluster.model import load_policy, tied_aliases
 from train_cluster.publication import Publisher, weights_digest
+from train_cluster.sft_config import SftConfig
 from train_cluster.snapshot import Writer, agree_on_cut, load, snapshot
+from train_cluster.supervised import StageReport
 from train_cluster.zero import ZeroEngine
 from weightstore import retention
 from weightstore.blobs import BlobStore
@@ -225,7 +227,7 @@ class TrainerRank:
         self._composer.let_go()
 
     def cancel(self) -> None:
-        """End a `compose` that waits."""
+        """End a `compose` that waits; a stage stops after its step, with a checkpoint."""
         self._cancelled.set()
 
     def train(self, number: int) -> dict[str, Any]:
@@ -314,14 +316,21 @@ class TrainerRank:
         self,
         config: SftConfig | Mapping[str, Any],
         out: str,
+        folder: str,
+        identity: str,
         chat_template: bool = False,
         system_prompt: str | None = None,
     ) -> dict[str, Any]:
-        """(collective) Fine-tune `config.base` and write the result as a Hugging Face folder; after `setup(fine_tune=True)`."""
+        """(collective) Fine-tune `config.base` and write the result as a Hugging Face folder; after `setup(fine_tune=True)`.
+
+        Goes on from what `folder` holds of the same `identity`; `cancel` has it stop with a checkpoint there.
+        """
         self._doing = "sft"
         return fine_tuning.run(
             SftConfig.model_validate(config),
             Path(out),
+            folder=Path(folder),
+            identity=identity,
             training=self._config,
             rank=self._rank,
             world_size=self._world_size,
@@ -329,6 +338,7 @@ class TrainerRank:
             chat_template=chat_template,
             system_prompt=system_prompt,
             progress=self._progress,
+            stopping=self._cancelled.is_set,
         )
 
     def status(self) -> dict[str, Any]:
@@ -352,8 +362,8 @@ class TrainerRank:
         if number is not None and number != self._step:
             raise ValueError(f"step {number} was asked for, but the weights are those of step {self._step}")
 
-    def _progress(self, step: int, total: int, loss: float) -> None:
-        self._fine_tuning = {"step": step, "total": total, "loss": loss}
+    def _progress(self, report: StageReport) -> None:
+        self._fine_tuning = report.as_dict()
 
 
 def _summary(record: BatchRecord) -> dict[str, Any]:

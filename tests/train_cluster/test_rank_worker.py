@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from experience.config import PacingConfig
 from experience.ledger import Ledger
 from train_cluster.checkpoint import cuts
-from train_cluster.config import CheckpointConfig, KlConfig, OptimizerConfig, SftConfig, TrainingConfig
+from train_cluster.config import CheckpointConfig, KlConfig, OptimizerConfig, TrainingConfig
+from train_cluster.sft_config import SftConfig
 from train_cluster.worker import TrainerRank
 from weightstore.blobs import FileBlobStore
 from weightstore.config import StoreConfig
@@ -143,7 +144,7 @@ def finishes(rank: int, world_size: int, port: int, folder: Path) -> None:
         learning_rate=2e-2,
         warmup_steps=0,
     )
-    found["sft"] = worker.sft(config.model_dump(), str(folder / "tuned"))
+    found["sft"] = worker.sft(config.model_dump(), str(folder / "tuned"), str(folder / "stage"), "i")
     worker.close()
     if rank == 0:
         (folder / "finished.json").write_text(json.dumps(found))

@@ -9,10 +9,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from train_records import VOCABULARY, save_tiny_model
 from transformers import PreTrainedTokenizerFast
 
-from train_cluster import rows, sft
-from train_cluster.config import OptimizerConfig, SftConfig
+from train_cluster import rows, sft, supervised
+from train_cluster.config import OptimizerConfig
 from train_cluster.model import load_policy
 from train_cluster.plain import PlainEngine
+from train_cluster.sft_config import SftConfig
 
 LETTERS = "abcdefghijklmnopqrst"
 EOS = len(LETTERS)
@@ -88,16 +89,19 @@ def a_run(
 ) -> tuple[list[float], dict[str, torch.Tensor], list[tuple[int, int]]]:
     config = SftConfig(base="b", path="p", epochs=epochs, batch_examples=8, learning_rate=0.01, warmup_steps=2)
     engine = PlainEngine(load_policy(folder, random_init=True, seed=2), optimizer=OptimizerConfig())
-    seen: list[tuple[int, int]] = []
-    losses = sft.train(
+    seen: list[supervised.StageReport] = []
+    supervised.train(
         engine,
+        sft.CompletionLoss(),
         examples,
         config=config,
+        batch_units=config.batch_examples,
         micro_batch_tokens=capacity,
         seed=seed,
-        progress=lambda step, total, loss: seen.append((step, total)),
+        progress=seen.append,
     )
-    return losses, engine.export_partition(), seen
+    losses = [report.loss for report in seen if report.loss is not None]
+    return losses, engine.export_partition(), [(report.step, report.total) for report in seen]
 
 
 def test_it_learns_and_repeats_itself(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -106,7 +110,7 @@ def test_it_learns_and_repeats_itself(tmp_path: Path, tokenizer: PreTrainedToken
     lines = [a_row(LETTERS[i : i + 3], LETTERS[i : i + 3]) for i in range(17)]
     examples = read(write(tmp_path / "rows.jsonl", lines), tokenizer)
     losses, weights, seen = a_run(tmp_path, examples, epochs=12)
-    assert seen == [(step, 36) for step in range(1, 37)]  # 17 rows in steps of 8, 8 and 1
+    assert seen == [(step, 36) for step in range(37)]  # 17 rows in steps of 8, 8 and 1
     assert losses[0] == pytest.approx(3.1, abs=0.2)  # log 23
     assert losses[-1] < 1.5
     again, same, _ = a_run(tmp_path, examples, epochs=12)
