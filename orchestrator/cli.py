@@ -157,12 +157,15 @@ def sft(recipe: RecipePath, overrides: Overrides = None, as_json: Json = False) 
 def export(
     run: RunPath,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; must not exist.", show_default=False)],
+    version: Annotated[
+        str, typer.Option(metavar="VERSION", help="newest, best (by the run's own evaluation), or a step.")
+    ] = "newest",
     as_json: Json = False,
 ) -> None:
-    """Write a run's newest weights as an ordinary Hugging Face folder."""
+    """Write a run's weights, the newest unless told otherwise, as an ordinary Hugging Face folder."""
     from orchestrator import commands
 
-    commands.export(run, out, as_json=as_json)
+    commands.export(run, out, version=version, as_json=as_json)
 
 
 @command("ls", group=runs_app)

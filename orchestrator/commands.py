@@ -223,11 +223,11 @@ def sft(path: Path, overrides: list[str], *, as_json: bool) -> None:
     )
 
 
-def export(path: Path, out: Path, *, as_json: bool) -> None:
+def export(path: Path, out: Path, *, version: str, as_json: bool) -> None:
     from orchestrator.export import export as write
 
     folder = find(path)
-    answer = write(recipes.load_dumped(folder.recipe), folder, out)
+    answer = write(recipes.load_dumped(folder.recipe), folder, out, which=version)
     _emit(answer, as_json=as_json, text=f"wrote {out}: version {answer['version']}, digest {answer['digest']}")
 
 

@@ -1,4 +1,4 @@
-"""Writes a run's newest weights as an ordinary Hugging Face folder that transformers and vLLM load."""
+"""Writes a version of a run's weights as an ordinary Hugging Face folder that transformers and vLLM load."""
 
 import os
 from pathlib import Path
@@ -7,24 +7,22 @@ from typing import Any
 from orchestrator import logs
 from orchestrator.config import Recipe
 from orchestrator.folder import RunFolder
+from orchestrator.published import NEWEST, find_version
 from orchestrator.stores import LINEAGE, open_store
 from weightstore.fetch import StoreWeightSource, VersionMissing
-from weightstore.publish import last_recorded
 
 
-def export(recipe: Recipe, folder: RunFolder, out: Path) -> dict[str, Any]:
-    """Every hash is verified on the way. ValueError: nothing published, or OUT exists."""
+def export(recipe: Recipe, folder: RunFolder, out: Path, *, which: str = NEWEST) -> dict[str, Any]:
+    """Every hash is verified on the way. `which`: see `find_version`. ValueError: no such version, or OUT exists."""
     if os.path.lexists(out):
         raise ValueError(f"OUT = {out}: exists already; remedy: name a folder that does not")
     store = open_store(recipe, folder)
-    newest = last_recorded(store, lineage=LINEAGE)
-    if newest is None:
-        raise ValueError(f"{folder.path}: the run has published no weights yet; remedy: let it train a step")
+    version = find_version(store, folder, which)
     if not Path(recipe.model.path).is_dir():
         raise ValueError(f"model.path = {recipe.model.path}: is gone, with config and tokenizer; remedy: put it back")
-    source = StoreWeightSource(store, lineage=LINEAGE, run_epoch=newest.epoch, threads=recipe.store.fetch_threads)
+    source = StoreWeightSource(store, lineage=LINEAGE, run_epoch=version.epoch, threads=recipe.store.fetch_threads)
     try:
-        fetched = source.fetch(newest)
+        fetched = source.fetch(version)
     except VersionMissing as error:
         raise ValueError(f"{folder.path}: {error}; remedy: restore it from a copy, or resume the run") from error
 
@@ -37,4 +35,4 @@ def export(recipe: Recipe, folder: RunFolder, out: Path) -> dict[str, Any]:
         raise ValueError(
             f"OUT = {out}: cannot be written ({error.strerror or error}); remedy: name another, or free space"
         ) from error
-    return {"out": str(out), "version": str(newest), "digest": fetched.manifest.digest()}
+    return {"out": str(out), "version": str(version), "digest": fetched.manifest.digest()}
