@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 SCHEMA = 1
 """Of the manifest and of a rank's record; any other is refused."""
 
-POLICY = "policy"
-"""The one model until there is a critic."""
+POLICY, CRITIC = "policy", "critic"
+"""Names of models in a cut. Only the policy is published."""
 
 CUT_FOLDER = re.compile(r"checkpoints/\d+/(\d{8})-e(\d+)/")
 

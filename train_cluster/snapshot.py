@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,6 @@ from safetensors import safe_open
 from train_cluster import distributed
 from train_cluster.background import Background
 from train_cluster.checkpoint import (
-    POLICY,
     SCHEMA,
     Cut,
     RankRecord,
@@ -40,26 +39,30 @@ class Snapshot:
     step: int
     tensors: Mapping[str, torch.Tensor]
     """By name in the file."""
-    shapes: Mapping[str, tuple[int, ...]]
-    """Full shape by parameter."""
+    shapes: Mapping[str, Mapping[str, tuple[int, ...]]]
+    """{model: {parameter: full shape}}"""
     state: Mapping[str, Mapping[str, Any]]
     newest_version: int
     cursors: Mapping[str, int]
 
 
 def snapshot(
-    engine: TrainEngine,
+    engines: Mapping[str, TrainEngine],
     *,
     step: int,
     state: Mapping[str, Mapping[str, Any]],
     newest_version: int,
     cursors: Mapping[str, int],
 ) -> Snapshot:
-    """Copy what this rank holds: the only time for which a checkpoint stops training."""
+    """Copy what this rank holds of each model: the only time for which a checkpoint stops training."""
     return Snapshot(
         step=step,
-        tensors={f"{POLICY}/{name}": tensor for name, tensor in engine.export_partition().items()},
-        shapes={name: spec.shape for name, spec in engine.specs().items()},
+        tensors={
+            f"{model}/{name}": tensor
+            for model, engine in engines.items()
+            for name, tensor in engine.export_partition().items()
+        },
+        shapes={model: _shapes(engine) for model, engine in engines.items()},
         state=state,
         newest_version=newest_version,
         cursors=cursors,
@@ -142,7 +145,7 @@ class Writer:
             step=snapshot.step,
             epoch=self._epoch,
             world_size=self._world_size,
-            models={POLICY: snapshot.shapes},
+            models=snapshot.shapes,
             blobs=blobs,
             state=snapshot.state,
             newest_version=snapshot.newest_version,
@@ -172,19 +175,18 @@ def agree_on_cut(store: BlobStore, lineage: int, engine: TrainEngine, *, step: i
             return cut
 
 
-def load(store: BlobStore, cut: Cut, engine: TrainEngine) -> None:
-    """(collective) Set the engine to the cut, whatever world size wrote it; reads only this rank's slices of the files.
+def load(store: BlobStore, cut: Cut, engines: Mapping[str, TrainEngine]) -> None:
+    """(collective) Set the engines to the cut, whatever world size wrote it; reads only this rank's slices of the files.
 
-    ValueError: the cut is of another model, or one of the files is damaged.
+    ValueError: the cut is of other models, or one of the files is damaged.
     """
-    shapes = {name: spec.shape for name, spec in engine.specs().items()}
-    if shapes != cut.models[POLICY]:
-        odd = sorted({*shapes.items()} ^ {*cut.models[POLICY].items()})[0]
-        raise ValueError(
-            f"{cut.manifest_key} is a checkpoint of another model: {odd[0]} has shape {odd[1]} in one only"
-        )
-    slices = {name: _Slice.of(shape, cut=cut, engine=engine) for name, shape in shapes.items()}
-    needed = sorted({engine.rank % cut.world_size} | {rank for piece in slices.values() for rank in piece.parts})
+    if set(cut.models) != set(engines):
+        held, wanted = (" and ".join(sorted(names)) for names in (cut.models, engines))
+        raise ValueError(f"{cut.manifest_key} is a checkpoint of {held}, and this run trains {wanted}")
+    slices = {model: _slices(cut, model, engine) for model, engine in engines.items()}
+    some = next(iter(engines.values()))
+    parts = {rank for pieces in slices.values() for piece in pieces.values() for rank in piece.parts}
+    needed = sorted({some.rank % cut.world_size} | parts)
     with ExitStack() as opened:
         paths = {rank: opened.enter_context(rank_file(store, cut, rank)) for rank in needed}
         if None in paths.values():
@@ -192,13 +194,36 @@ def load(store: BlobStore, cut: Cut, engine: TrainEngine) -> None:
                 f"{cut.manifest_key}: a file of it is damaged (see the log); remove the folder to pass it over"
             )
         files = {rank: safe_open(path, framework="pt") for rank, path in paths.items()}
-        tensors = {}
-        for name, piece in slices.items():
-            for label in (name, f"{name}.exp_avg", f"{name}.exp_avg_sq"):
-                tensors[label] = piece.read(files, f"{POLICY}/{label}")
-            tensors[f"{name}.step"] = files[needed[0]].get_tensor(f"{POLICY}/{name}.step")
+        tensors = {
+            model: {
+                label: tensor for name, piece in pieces.items() for label, tensor in _read(files, model, name, piece)
+            }
+            for model, pieces in slices.items()
+        }
     distributed.meet()  # each rank has read its slices in its own time, and DeepSpeed gathers small parameters at once
-    engine.import_partition(tensors)
+    for model, engine in engines.items():
+        engine.import_partition(tensors[model])
+
+
+def _shapes(engine: TrainEngine) -> dict[str, tuple[int, ...]]:
+    return {name: spec.shape for name, spec in engine.specs().items()}
+
+
+def _slices(cut: Cut, model: str, engine: TrainEngine) -> dict[str, "_Slice"]:
+    shapes = _shapes(engine)
+    if shapes != cut.models[model]:
+        odd = sorted({*shapes.items()} ^ {*cut.models[model].items()})[0]
+        raise ValueError(
+            f"{cut.manifest_key} is a checkpoint of another {model}: {odd[0]} has shape {odd[1]} in one only"
+        )
+    return {name: _Slice.of(shape, cut=cut, engine=engine) for name, shape in shapes.items()}
+
+
+def _read(files: Mapping[int, Any], model: str, name: str, piece: "_Slice") -> Iterator[tuple[str, torch.Tensor]]:
+    """Master weights, moments and update count of one parameter, by the names of `import_partition`."""
+    for label in (name, f"{name}.exp_avg", f"{name}.exp_avg_sq"):
+        yield label, piece.read(files, f"{model}/{label}")
+    yield f"{name}.step", next(iter(files.values())).get_tensor(f"{model}/{name}.step")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -203,7 +203,7 @@ class TrainerRank:
             raise ValueError(
                 f"{cut.manifest_key} was written under another recipe ({cut.config_hash}, not {self._config_hash})"
             )
-        load(self._store, cut, self._engine)
+        load(self._store, cut, {checkpoint.POLICY: self._engine})
         self._learner.load_state(dict(cut.state["learner"]))
         self._step, self._cursors = cut.step, cut.cursors
         logger.info("checkpoint loaded", extra={"step": cut.step, "epoch": cut.epoch, "ranks": cut.world_size})
@@ -279,7 +279,7 @@ class TrainerRank:
         """
         self._check(number)
         taken = snapshot(
-            self._engine,
+            {checkpoint.POLICY: self._engine},
             step=number,
             state={"learner": self._learner.state()},
             newest_version=newest_version,

@@ -133,7 +133,7 @@ class OneProcess:
         if cut is None:
             self.cut()
         else:
-            load(self.store, cut, self.engine)
+            load(self.store, cut, {"policy": self.engine})
             self.learner.load_state(dict(cut.state["learner"]))
 
     def live(self) -> str:
@@ -163,7 +163,7 @@ class OneProcess:
     def cut(self) -> None:
         state = {"learner": self.learner.state()}
         taken = snapshot(
-            self.engine, step=self.step, state=state, newest_version=self.published, cursors={"prompts": 0}
+            {"policy": self.engine}, step=self.step, state=state, newest_version=self.published, cursors={"prompts": 0}
         )
         self.writer.start(taken)
         self.writer.wait(self.step, timeout_s=DEADLINE_S)

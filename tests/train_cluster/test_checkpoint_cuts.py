@@ -75,7 +75,7 @@ def a_writer(store: Any, *, epoch: int = 1, rank: int = 0, world_size: int = 1, 
 
 def a_snapshot(engine: Any, step: int) -> Any:
     state = {"learner": {"version": 1, "kl": {"coefficient": 0.1 + 0.2}}}
-    return snapshot(engine, step=step, state=state, newest_version=step - 1, cursors={"words": 64})
+    return snapshot({"policy": engine}, step=step, state=state, newest_version=step - 1, cursors={"words": 64})
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_any_world_size_loads_any_cut_bit_for_bit(tmp_path_factory: pytest.TempP
     cut = write(store, 3, world_size=old, seed=11)
     for rank in range(new):
         loaded = SlicedEngine(rank, new)
-        load(store, cut, loaded)  # type: ignore[arg-type]
+        load(store, cut, {"policy": loaded})  # type: ignore[dict-item]
         expected = SlicedEngine.filled(rank, new, seed=11).tensors
         assert loaded.tensors.keys() == expected.keys()
         assert all(torch.equal(loaded.tensors[name], expected[name]) for name in expected)
@@ -148,15 +148,33 @@ def test_a_damaged_file_does_not_load(store: FileBlobStore) -> None:
     cut = write(store, 1, world_size=2)
     flip(store, cut.blob_key(1))
     assert is_whole(store, cut, ranks=[0])
-    load(store, cut, SlicedEngine(0, 2))  # type: ignore[arg-type]
+    load(store, cut, {"policy": SlicedEngine(0, 2)})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="damaged"):
-        load(store, cut, SlicedEngine(1, 2))  # type: ignore[arg-type]
+        load(store, cut, {"policy": SlicedEngine(1, 2)})  # type: ignore[dict-item]
 
 
 def test_another_model_is_refused_by_name(store: FileBlobStore) -> None:
     cut = write(store, 1)
-    with pytest.raises(ValueError, match=r"another model: embed"):
-        load(store, cut, SlicedEngine(0, 1, SHAPES | {"embed": (7, 4)}))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"another policy: embed"):
+        load(store, cut, {"policy": SlicedEngine(0, 1, SHAPES | {"embed": (7, 4)})})  # type: ignore[dict-item]
+
+
+def test_two_models_travel_in_one_cut_and_neither_is_left_out(store: FileBlobStore) -> None:
+    for rank in (1, 0):
+        writer = a_writer(store, rank=rank, world_size=2)
+        two: Any = {"policy": SlicedEngine.filled(rank, 2, seed=1), "critic": SlicedEngine.filled(rank, 2, seed=2)}
+        writer.start(snapshot(two, step=1, state={}, newest_version=0, cursors={}))
+        writer.wait(1, timeout_s=10)
+        writer.close()
+    cut = read_cut(store, 0, 1, 1)
+    assert cut.models == {"policy": SHAPES, "critic": SHAPES}
+    loaded: Any = {"policy": SlicedEngine(0, 1), "critic": SlicedEngine(0, 1)}
+    load(store, cut, loaded)
+    for name, seed in (("policy", 1), ("critic", 2)):
+        expected = SlicedEngine.filled(0, 1, seed=seed).tensors
+        assert all(torch.equal(loaded[name].tensors[key], expected[key]) for key in expected)
+    with pytest.raises(ValueError, match="is a checkpoint of critic and policy, and this run trains policy"):
+        load(store, cut, {"policy": SlicedEngine(0, 1)})  # type: ignore[dict-item]
 
 
 def test_pruning_keeps_the_newest_and_pins_and_never_a_manifest_without_its_files(store: FileBlobStore) -> None:
@@ -252,5 +270,5 @@ def test_training_on_does_not_change_a_snapshot(store: FileBlobStore) -> None:
     writer.start(taken)
     writer.wait(1, timeout_s=10)
     loaded = SlicedEngine(0, 1)
-    load(store, read_cut(store, 0, 1, 1), loaded)  # type: ignore[arg-type]
+    load(store, read_cut(store, 0, 1, 1), {"policy": loaded})  # type: ignore[dict-item]
     assert torch.equal(loaded.tensors["embed"], SlicedEngine.filled(0, 1, seed=4).tensors["embed"])

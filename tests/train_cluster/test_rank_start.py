@@ -75,7 +75,7 @@ def late_with_everything(rank: int, world_size: int, port: int, folder: Path) ->
     cut = agree_on_cut(store, 0, Group(rank, world_size))  # type: ignore[arg-type]
     assert cut is not None
     assert cut.step == 3
-    load(store, cut, Group(rank, world_size))  # type: ignore[arg-type]
+    load(store, cut, {"policy": Group(rank, world_size)})  # type: ignore[dict-item]
     trainer = a_rank(port, folder, 1, store=store)
     trainer._learner = Step()  # type: ignore[assignment]
     with pytest.raises(AllCame):

@@ -85,7 +85,7 @@ class _Session:
         again = self.engine(dropout=DROPOUT, seed=99, persist_below=10**6)
         learner = Learner(again, config=CONFIG)
         cut = read_cut(self.store, 0, 1, self.world_size)
-        load(self.store, cut, again)
+        load(self.store, cut, {"policy": again})
         learner.load_state(dict(cut.state["learner"]))
         self.found["went on again"] = [_numbers(learner, number) for number in (2, 3)]
         self.found["digest again"] = weights_digest(again)
@@ -128,7 +128,7 @@ class _Session:
         """Load what every world size so far has cut, and cut it anew as epoch 10 · old + new."""
         for epoch in range(1, self.world_size + 1):
             engine = self.engine(seed=7)
-            load(self.store, read_cut(self.store, 0, 1, epoch), engine)
+            load(self.store, read_cut(self.store, 0, 1, epoch), {"policy": engine})
             self.found[f"digest of cut {epoch}"] = weights_digest(engine)
             self.cut(engine, epoch=10 * epoch + self.world_size, step=1, learner=Learner(engine, config=CONFIG))
 
@@ -152,7 +152,7 @@ class _Session:
             deadline_s=20,
         )
         state = {"learner": learner.state()}
-        writer.start(snapshot(engine, step=step, state=state, newest_version=step, cursors={"words": 5}))
+        writer.start(snapshot({"policy": engine}, step=step, state=state, newest_version=step, cursors={"words": 5}))
         writer.wait(step, timeout_s=30)
         engine.sum(torch.zeros(1))  # rank 0 has committed once all are past this
         writer.close()
@@ -217,7 +217,7 @@ def test_a_cut_loads_on_real_ranks_and_leaves_them_as_it_came(folder: Path, old:
 def test_a_plain_process_goes_on_from_a_cut_of_two_ranks(folder: Path) -> None:
     store = FileBlobStore(folder / "store")
     engine = PlainEngine(load_policy(folder / "model", random_init=True, seed=3), optimizer=CONFIG.optimizer)
-    load(store, read_cut(store, 0, 1, 2), engine)
+    load(store, read_cut(store, 0, 1, 2), {"policy": engine})
     assert weights_digest(engine) == _found(folder, 2)["digest at the cut"]
 
 
@@ -252,5 +252,5 @@ def _found(folder: Path, world_size: int) -> dict[str, Any]:
 def _load_whole(folder: Path, cut: Cut) -> dict[str, torch.Tensor]:
     """The masters and moments of a cut, whole."""
     engine = PlainEngine(load_policy(folder / "model", random_init=True, seed=2), optimizer=CONFIG.optimizer)
-    load(FileBlobStore(folder / "store"), cut, engine)
+    load(FileBlobStore(folder / "store"), cut, {"policy": engine})
     return engine.export_partition()
