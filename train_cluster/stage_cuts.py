@@ -21,6 +21,9 @@ KEEP = 1
 WRITE_DEADLINE_S = 600.0
 """For the slowest rank's file, once rank 0 has written its own."""
 
+_MODEL = "model"
+"""The one that a stage trains, by its name in the cut."""
+
 _COMPONENT, _VERSION, _LINEAGE = "stage", 1, 0
 
 
@@ -59,7 +62,7 @@ class StageCuts:
             raise ValueError(
                 f"{self._store.where(cut.manifest_key)}: a checkpoint of other settings; remove its folder"
             )
-        load(self._store, cut, self._engine)
+        load(self._store, cut, {_MODEL: self._engine})
         logger.info("checkpoint loaded", extra={"step": cut.step, "epoch": cut.epoch, "ranks": cut.world_size})
         return cut.step, state
 
@@ -70,7 +73,7 @@ class StageCuts:
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Copy what this rank holds and write it in the background. Raises what the cut before it raised."""
         taken = snapshot(
-            self._engine,
+            {_MODEL: self._engine},
             step=step,
             state={_COMPONENT: {"version": _VERSION, **state}},
             newest_version=-1,
