@@ -1,10 +1,12 @@
-"""The actor host: one process that holds a worker of any cluster. Clusters know no Ray; this file is all they need of it.
+"""The actor host: one process that holds a worker of any cluster, or one after the other. Clusters know no Ray; this file
+is all they need of it.
 
 Work that must keep an order (a worker's loop, a rank's collectives) runs in a thread of its own; composing and waiting
 for background writes run beside it; heartbeats and stop requests always find a free thread.
 """
 
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -31,24 +33,30 @@ log = logging.getLogger(__name__)
 class Host:
     """setup -> run, or setup -> call …; `beat` and `stop` at any time. Ended by a kill: its state is in the stores.
 
-    On a node that does not share the run's folder its log lies under the same path there.
+    become -> as setup, once the worker in hand has finished what it was called for: the next in the same process, in the
+    group that the ranks have joined. On a node that does not share the run's folder its log lies under the same path there.
     """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         self._node = ray.get_runtime_context().get_node_id()
         self._address = spec["host"] or ray.util.get_node_ip_address()
-        # A process id says something only where its process is.
-        self._spec = {**spec, "driver_pid": spec["driver_pid"] if spec["driver_node"] == self._node else None}
         os.environ["OMP_NUM_THREADS"] = str(spec["threads"])  # read once, when torch is first imported
         keep_freed_memory()
-        folder = Path(spec["folder"])
-        (folder / "logs").mkdir(parents=True, exist_ok=True)
-        logs.configure(folder / "logs", worker=spec["name"])
+        self._take(spec)
         log.info("process up", extra={"pid": os.getpid()})
-        self._stacks = (folder / "logs" / f"{spec['name']}.stacks").open("a")
-        faulthandler.register(signal.SIGUSR1, file=self._stacks, all_threads=True)
         server, _ = prometheus_client.start_http_server(0, addr=self._address)
         self._port = server.server_port
+        self._meeting: dict[str, Any] = {}
+
+    def _take(self, spec: Mapping[str, Any]) -> None:
+        """The worker to build next: where it logs, and where its stacks go when it is asked for them."""
+        # A process id says something only where its process is.
+        self._spec = {**spec, "driver_pid": spec["driver_pid"] if spec["driver_node"] == self._node else None}
+        folder = Path(spec["folder"]) / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        logs.configure(folder, worker=spec["name"])
+        self._stacks = (folder / f"{spec['name']}.stacks").open("a")
+        faulthandler.register(signal.SIGUSR1, file=self._stacks, all_threads=True)
         self._stop = threading.Event()
         self._state = "starting"
         self._worker: Any = None
@@ -57,10 +65,24 @@ class Host:
     def setup(self, environment: Mapping[str, str], meeting: tuple[str, int] | None) -> dict[str, Any]:
         """environment: variables to set first. meeting: where the ranks meet, address and port."""
         os.environ.update(environment)
-        spec = dict(self._spec)
         if meeting is not None:
-            spec["master_addr"], spec["master_port"] = meeting
-            spec["interface"] = os.environ.get("GLOO_SOCKET_IFNAME") or interface_of(self._address)
+            self._meeting = {
+                "master_addr": meeting[0],
+                "master_port": meeting[1],
+                "interface": os.environ.get("GLOO_SOCKET_IFNAME") or interface_of(self._address),
+            }
+        return self._begin()
+
+    @ray.method(concurrency_group="work")
+    def become(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """The worker of another spec of the same kind and place among the ranks."""
+        self._take(spec)
+        gc.collect()  # the last worker's model, before what is left of it would be kept for good
+        log.info("process taken over", extra={"pid": os.getpid()})
+        return self._begin()
+
+    def _begin(self) -> dict[str, Any]:
+        spec = {**self._spec, **self._meeting}
         with collector_off():  # heavy: the worker's libraries, loaded after the environment is set
             self._worker = self._watched(resolve(spec["builder"]), spec)
         log.info("built")

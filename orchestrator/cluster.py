@@ -68,24 +68,36 @@ def open_cluster(
     epoch: of the life that begins, which first ends what earlier ones left in the cluster; None = for the ranks alone,
     which write nothing (a replay, fine-tuning). RecipeError, RunFailed: the cluster cannot take it, and why.
     """
-    ray_worker.print_to_stdstream = _log_lines
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        if recipe.ray.existing:
+    if recipe.ray.existing:
+        with _quiet_ray():
             cluster = ExistingRay(recipe, folder, epoch=epoch)
             try:
                 cluster.open(warn)
                 yield cluster
             finally:
                 cluster.close()
-        else:
-            start_ray(
-                recipe,
-                processes=recipe.training.ranks
-                + (0 if epoch is None else recipe.generation.workers + recipe.scoring.workers),
-            )
-            log.info("ray started")
-            yield LocalRay(recipe)
+    else:
+        with local_ray(recipe, with_workers=epoch is not None) as local:
+            yield local
+
+
+@contextmanager
+def local_ray(recipe: Recipe, *, with_workers: bool) -> Iterator[LocalRay]:
+    """A Ray of this process's own, for the ranks alone or for engines and scorers as well."""
+    workers = recipe.generation.workers + recipe.scoring.workers if with_workers else 0
+    with _quiet_ray():
+        start_ray(recipe, processes=recipe.training.ranks + workers)
+        log.info("ray started")
+        yield LocalRay(recipe)
+
+
+@contextmanager
+def _quiet_ray() -> Iterator[None]:
+    """What it says goes to our log, and it ends with the block."""
+    ray_worker.print_to_stdstream = _log_lines
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        yield
     finally:
         ray.shutdown()
 

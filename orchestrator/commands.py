@@ -4,77 +4,31 @@ import json
 import os
 import select
 import signal
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator import launch
 from orchestrator import recipe as recipes
-from orchestrator.config import Recipe, resume_violations
 from orchestrator.console import Console, show_table
 from orchestrator.disk import bytes_below, size
-from orchestrator.folder import LIVING, REMOVING, RunFolder, state_of
-from orchestrator.imports import BUILDER, collector_off
-from orchestrator.inputs import same_inputs
+from orchestrator.folder import LIVING, RunFolder, state_of
+from orchestrator.imports import BUILDER
 
 
 def run(path: Path, overrides: list[str], *, as_json: bool, builder: str = BUILDER) -> None:
     recipe = recipes.load(path, overrides)
     folder = RunFolder(Path(recipe.run.root) / recipe.run.name)
-    _refuse_second(folder)
-    _live(recipe, folder, fresh=True, as_json=as_json, builder=builder)
+    _tell_end(folder, launch.start(recipe, folder, fresh=True, quiet=as_json, builder=builder), as_json=as_json)
 
 
 def resume(path: Path, overrides: list[str], *, as_json: bool) -> None:
     folder = find(path)
-    if folder.says(REMOVING):
-        raise ValueError(f"RUN = {folder.path}: is half removed; remedy: `headrace runs rm {folder.quoted}` ends it")
-    old = recipes.load_dumped(folder.recipe)
-    new = recipes.load_dumped(folder.recipe, [*overrides, f"run.root={folder.path.parent}"])
-    lines = resume_violations(old, new)
-    if folder.run_id != old.run.name:
-        lines.append(
-            f"RUN = {folder.path}: the folder of run {old.run.name} was renamed, and its groups and keys bear that name; "
-            f"name the folder {old.run.name} again"
-        )
-    if lines:
-        raise recipes.RecipeError(lines)
-    _live(new, folder, fresh=False, as_json=as_json)
+    recipe = launch.resumable(folder, overrides)
+    _tell_end(folder, launch.start(recipe, folder, fresh=False, quiet=as_json), as_json=as_json)
 
 
-def _refuse_second(folder: RunFolder) -> None:
-    if folder.recipe.exists():
-        raise ValueError(
-            f"run.name = {folder.run_id}: {folder.path} holds a run already; "
-            f"remedy: `headrace resume {folder.quoted}`, or another run.name"
-        )
-
-
-def _live(recipe: Recipe, folder: RunFolder, *, fresh: bool, as_json: bool, builder: str = BUILDER) -> None:
-    from orchestrator import preflight
-    from orchestrator.stores import check_store
-
-    writes: list[str] = []
-    with collector_off():
-        # Printed, not logged: there is no log before the run is ours.
-        issuer = preflight.check(
-            recipe, warn=lambda line: print(f"headrace: warning: {line}", file=sys.stderr), tell=writes.append
-        )
-    check_store(recipe, folder, fresh=fresh)
-    with folder.locked():
-        if fresh:  # again, since another may have begun it while we looked at the inputs
-            _refuse_second(folder)
-        folder.create()
-        same_inputs(folder, recipe, prompts=issuer.source.digests)
-        folder.write_json(folder.data, [one.as_dict() for one in issuer.source.surveys])
-        folder.write(folder.recipe, recipes.dump(recipe))
-        with collector_off():
-            from orchestrator.life import live  # Ray and the stores, only once nothing is left to refuse
-
-        with Console(quiet=as_json) as console:
-            for line in (f"run {folder.run_id}: {folder.path}", *writes):
-                console.say(line)
-            ending = live(recipe, folder, issuer=issuer, console=console, builder=builder)
+def _tell_end(folder: RunFolder, ending: str, *, as_json: bool) -> None:
     status = folder.read_status()
     remedy = "" if ending == "completed" else f"; `headrace resume {folder.quoted}` goes on"
     _emit(status, as_json=as_json, text=f"{ending} at step {status['step']} of {status['steps']}{remedy}")

@@ -32,6 +32,7 @@ from orchestrator.folder import RunFolder
 from orchestrator.imports import BUILDER
 from orchestrator.prompts import PromptIssuer
 from orchestrator.run import Ending, Run, Signals
+from orchestrator.session import Session
 from orchestrator.stores import LINEAGE, claim_name, open_buffer, open_ledger, open_server, open_store
 from orchestrator.topology import Topology
 from orchestrator.versions import life_record
@@ -49,11 +50,17 @@ so in its one line, so it is a cause and no internal error."""
 
 
 def live(
-    recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Console, builder: str = BUILDER
+    recipe: Recipe,
+    folder: RunFolder,
+    *,
+    issuer: PromptIssuer,
+    console: Console,
+    builder: str = BUILDER,
+    session: Session | None = None,
 ) -> Ending:
     """Drive the run until it is completed or stopped. RunFailed: it cannot go on (and can be resumed all the same).
 
-    `builder`: see orchestrator.imports.
+    `builder`: see orchestrator.imports. `session`: whose cluster it lives in, and whose ranks it takes over.
     """
     logs.configure(folder.logs, worker="driver")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # before the loop asks for a clean stop, end like Ctrl-C
@@ -61,7 +68,7 @@ def live(
     status["written_bytes"] = folder.written_bytes()
     folder.write_json(folder.status, status)  # what an earlier life said ends here
     try:
-        return _live(recipe, folder, issuer=issuer, console=console, builder=builder)
+        return _live(recipe, folder, issuer=issuer, console=console, builder=builder, session=session)
     except OUTSIDE as error:
         _end_early(folder, "failed", str(error))
         raise RunFailed(str(error)) from error
@@ -81,14 +88,23 @@ def _end_early(folder: RunFolder, state: str, cause: str) -> None:
         log.warning("the cause could not be written", extra={"cause": cause})
 
 
-def _live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: Console, builder: str) -> Ending:
+def _live(
+    recipe: Recipe,
+    folder: RunFolder,
+    *,
+    issuer: PromptIssuer,
+    console: Console,
+    builder: str,
+    session: Session | None,
+) -> Ending:
     store, ledger = open_store(recipe, folder), open_ledger(recipe, folder)
     reached = faults.from_environment(os.environ, markers=folder.faults, driver_pid=os.getpid())
     epoch = claim_epoch(store, kind="orchestrator", life=life_record(recipe))
     reached("epoch.claimed", epoch)
     log.info("life begins", extra={"epoch": epoch, "run": folder.run_id})
+    opener = session.cluster if session else open_cluster
     with (
-        open_cluster(recipe, folder, epoch=epoch, warn=lambda line: console.say(f"warning: {line}")) as cluster,
+        opener(recipe, folder, epoch=epoch, warn=lambda line: console.say(f"warning: {line}")) as cluster,
         _metrics(cluster.host) as metrics_port,
         _server(recipe, folder),
         _buffer(recipe, folder, epoch) as buffer,
@@ -97,7 +113,16 @@ def _live(recipe: Recipe, folder: RunFolder, *, issuer: PromptIssuer, console: C
         newest = adopt_newest(store, lineage=LINEAGE, run_epoch=epoch, threads=recipe.store.fetch_threads)
         published = newest.number if newest else -1
         committed = recover(buffer, ledger, admission)
-        topology = Topology(recipe, folder, store=store, epoch=epoch, buffer=buffer, cluster=cluster, builder=builder)
+        topology = Topology(
+            recipe,
+            folder,
+            store=store,
+            epoch=epoch,
+            buffer=buffer,
+            cluster=cluster,
+            builder=builder,
+            hosts=session.take_ranks() if session else (),
+        )
         run = Run(
             recipe,
             folder,

@@ -76,9 +76,10 @@ class Member:
         config: SuperviseConfig,
         now: float,
         meeting: Any = None,
+        host: Any = None,
     ) -> None:
         """options: of the actor. environment: variables to set before it loads anything. meeting: the first rank's
-        `meeting`, for the other ranks."""
+        `meeting`, for the other ranks. host: the actor of an earlier worker, which becomes this one."""
         self.name: str = spec["name"]
         self.kind: str = spec["kind"]
         self.status: dict[str, Any] = {"state": "starting"}
@@ -87,8 +88,12 @@ class Member:
         self._asked_at = now
         self._beat: Any = None
         self._driver_node = spec["driver_node"]
-        self.actor: Any = Host.options(**options).remote(dict(spec))  # type: ignore[attr-defined]
         self.meeting = meeting
+        self.actor: Any = host
+        if host is not None:
+            self.setup_call = host.become.remote(dict(spec))
+            return
+        self.actor = Host.options(**options).remote(dict(spec))  # type: ignore[attr-defined]
         if meeting is None and self.kind == "rank":
             self.meeting = self.actor.meeting_place.remote()
         # Once the place is known; by a call, since Ray keeps a record of what an actor was created with.

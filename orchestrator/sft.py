@@ -10,9 +10,10 @@ from orchestrator.config import Recipe, fingerprint
 from orchestrator.console import Console
 from orchestrator.folder import RunFolder
 from orchestrator.ranks import RankCrew
+from orchestrator.session import Session
 
 
-def fine_tune(recipe: Recipe, *, console: Console) -> dict[str, Any]:
+def fine_tune(recipe: Recipe, *, console: Console, session: Session | None = None) -> dict[str, Any]:
     """Train `sft.base` on `sft.path`, write `model.path`. RunFailed: a rank failed; nothing was written, start over."""
     assert recipe.sft is not None
     folder = RunFolder(Path(recipe.run.root) / f".{recipe.run.name}.sft")
@@ -23,12 +24,12 @@ def fine_tune(recipe: Recipe, *, console: Console) -> dict[str, Any]:
         out = Path(recipe.model.path)
         draft = out.with_name(f".{out.name}.partial")
         shutil.rmtree(draft, ignore_errors=True)  # of a life that ended between its two renames
-        with RankCrew(recipe, folder, fine_tune=True) as crew:
+        with RankCrew(recipe, folder, session=session, fine_tune=True) as crew:
             settings = recipe.sft.model_dump(mode="json")
             data = recipe.data
             where = (str(draft), str(folder.path), fingerprint(recipe))
             arguments = (settings, *where, data.chat_template, data.system_prompt)
-            answer = crew.call("sft", *arguments, watch=lambda status: _show(console, status))[0]
+            answer = crew.carry_out("sft", *arguments, watch=lambda status: _show(console, status))[0]
         draft.rename(out)
         shutil.rmtree(folder.path / "checkpoints", ignore_errors=True)
     return dict(answer) | {"out": str(out)}

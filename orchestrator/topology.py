@@ -1,7 +1,7 @@
 """Makes the processes of a life of a run: who they are, what they are told, and where in the cluster they go."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experience.buffer import ExperienceBuffer
@@ -19,7 +19,7 @@ class Topology:
     """Makes the processes of one life of a run.
 
     `buffer` is None in a replay and in supervised fine-tuning; `rank_setup` are the arguments of the ranks' setup;
-    `builder`: see orchestrator.imports.
+    `builder`: see orchestrator.imports. `hosts`: of ranks that an earlier stage leaves, which become the first life's.
     """
 
     def __init__(
@@ -33,11 +33,12 @@ class Topology:
         cluster: Cluster,
         rank_setup: Mapping[str, Any] | None = None,
         builder: str = BUILDER,
+        hosts: Sequence[Any] = (),
     ) -> None:
         self._recipe, self._folder, self._store = recipe, folder, store
         self._run_epoch = self._trainer_epoch = epoch
         self._buffer, self._rank_setup = buffer, dict(rank_setup or {})
-        self._builder = builder
+        self._builder, self._hosts = builder, hosts
         self._cluster = cluster
 
     @property
@@ -60,23 +61,26 @@ class Topology:
             if self._buffer is not None:
                 self._buffer.raise_epoch(role="trainer", epoch=self._trainer_epoch)
         world = self._recipe.training.ranks
+        hosts, self._hosts = self._hosts or (None,) * world, ()
         members: list[Member] = []
         for rank in range(world):
             spec = self._spec("rank", f"rank-{rank}", self._recipe.training.threads)
             spec |= {"rank": rank, "world_size": world, "setup": self._rank_setup}
             spec |= {"with_buffer": self._buffer is not None and rank == 0}
             options = self._cluster.options("rank", rank, life)
-            members.append(self._member(spec, options, now, meeting=members[0].meeting if members else None))
+            meeting = members[0].meeting if members else None
+            members.append(self._member(spec, options, now, meeting=meeting, host=hosts[rank]))
         return members
 
     def _member(
-        self, spec: Mapping[str, Any], options: Mapping[str, Any], now: float, *, meeting: Any = None
+        self, spec: Mapping[str, Any], options: Mapping[str, Any], now: float, *, meeting: Any = None, host: Any = None
     ) -> Member:
         return Member(
             spec,
             options=options,
             environment=self._cluster.environment(),
             meeting=meeting,
+            host=host,
             config=self._recipe.supervise,
             now=now,
         )

@@ -195,8 +195,8 @@ def life(tmp_path, monkeypatch):
     """(topology, buffer, specs of the members made, store) of a run's life with epoch 3."""
     specs: list[dict[str, Any]] = []
 
-    def member(spec, *, options, environment, config, now, meeting=None):
-        specs.append({**spec, **options, **environment, "meeting": meeting})
+    def member(spec, *, options, environment, config, now, meeting=None, host=None):
+        specs.append({**spec, **options, **environment, "meeting": meeting, "process": host})
         return SimpleNamespace(name=spec["name"], meeting=meeting or object())
 
     monkeypatch.setattr(orchestrator.topology, "Member", member)
@@ -207,7 +207,15 @@ def life(tmp_path, monkeypatch):
     for role in ("run", "trainer"):
         buffer.raise_epoch(role=role, epoch=3)  # type: ignore[arg-type]
     recipe = a_recipe(training__ranks=2)
-    topology = Topology(recipe, RunFolder(tmp_path / "trial"), store=store, epoch=3, buffer=buffer, cluster=Anywhere())
+    topology = Topology(
+        recipe,
+        RunFolder(tmp_path / "trial"),
+        store=store,
+        epoch=3,
+        buffer=buffer,
+        cluster=Anywhere(),
+        hosts=("one", "another"),
+    )
     return topology, buffer, specs, store
 
 
@@ -241,3 +249,10 @@ def test_ranks_that_start_anew_fence_those_before_them(life):
     assert json.loads(store.get("epochs/000004.json"))["body"]["kind"] == "ranks"
     with pytest.raises(Fenced):
         buffer.settle([], outcome="lost", reason="by the driver, with the ranks' old epoch")
+
+
+def test_only_the_first_life_takes_over_the_processes_of_an_earlier_stage(life):
+    topology, _, specs, _ = life
+    topology.ranks(0, 0.0)
+    topology.ranks(1, 0.0)
+    assert [spec["process"] for spec in specs] == ["one", "another", None, None]
