@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from orchestrator.config import RESUMABLE_KEYS, Recipe
+from orchestrator.location import models, tags
 from orchestrator.recipe import PATH_KEYS
 from score_cluster import functions
 from score_cluster.rewards import GIVEN
@@ -47,11 +48,17 @@ def _sections() -> Iterator[str]:
 
 
 def _section(path: str, field: FieldInfo, *, note: str) -> Iterator[str]:
-    """A table of the plain keys of a section, then the sections within it."""
-    (model,) = _models(field.annotation)
-    inner = {name: one for name, one in model.model_fields.items() if _models(one.annotation)}
+    """Of each kind that a section may be: a table of its plain keys, then the sections within it."""
+    kinds = models(field.annotation)
+    for model in kinds:
+        title = f"{path}, kind: {tags(model)[0]}" if len(kinds) > 1 else path
+        yield from _kind(title, path, model, note=note if model is kinds[0] else "")
+
+
+def _kind(title: str, path: str, model: type[BaseModel], *, note: str) -> Iterator[str]:
+    inner = {name: one for name, one in model.model_fields.items() if models(one.annotation)}
     meanings = _meanings(model)
-    yield f"### {path}\n"
+    yield f"### {title}\n"
     about = " ".join(filter(None, (_one_line(model.__doc__ or ""), _one_line(note))))
     if about:
         yield f"{about}\n"
@@ -83,13 +90,6 @@ def _functions() -> Iterator[str]:
             required = [f"`{p.name}`" if p.default is p.empty else f"`{p.name}: {_plain(p.default)}`" for p in own]
             yield f"| `{name}` | {', '.join(required)} | {_cell(inspect.getdoc(function) or '')} |"
     yield ""
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The config class that a field holds, alone, optional or in a list."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in typing.get_args(annotation) for model in _models(argument)]
 
 
 def _meanings(model: type[BaseModel]) -> dict[str, str]:

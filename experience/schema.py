@@ -18,7 +18,7 @@ BoolArray = npt.NDArray[np.bool_]
 FinishReason = Literal["stop", "length"]
 Outcome = Literal["trained", "dropped", "filtered", "quarantined", "lost", "abandoned"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the wire form. A newer one is refused; the one before is readable."""
 
 
@@ -124,7 +124,9 @@ class SampleScore:
     components: Mapping[str, float]
     """Raw, unweighted reward by component."""
     total: float
-    """The weighted combination that the trainer maximises."""
+    """The combination of the components that the trainer maximises."""
+    measures: Mapping[str, float]
+    """`{component}.{measure}`: what informs and is no reward, as the disagreement of an ensemble."""
     reference_logprobs: Mapping[str, Float32Array]
     """{reference: [L]} log pi_ref(token | prefix), nats, at the sampling temperature."""
     step_positions: Int32Array

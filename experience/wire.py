@@ -100,18 +100,14 @@ def _unpack_array(index: int, payload: memoryview) -> np.ndarray:
     return array
 
 
-def _from_0(kind: type, fields: dict[str, Any]) -> dict[str, Any]:
-    """Schema 0, before the first release: a prompt had no `attempt`, since none was issued anew."""
+def _from_1(kind: type, fields: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1, before there were ensembles: scores had no `measures`. A batch holds its groups in frames of their own."""
     if kind is ScoredGroup:
-        return {**fields, "group": _from_0(CompletionGroup, fields["group"])}
-    if kind is CompletionGroup:
-        return {**fields, "prompt": _from_0(Prompt, fields["prompt"])}
-    if kind is Prompt:
-        return {"attempt": 0, **fields}
+        return {**fields, "scores": [{"measures": {}, **score} for score in fields["scores"]]}
     return fields
 
 
-_UPGRADES: dict[int, Callable[[type, dict[str, Any]], dict[str, Any]]] = {0: _from_0}
+_UPGRADES: dict[int, Callable[[type, dict[str, Any]], dict[str, Any]]] = {1: _from_1}
 """By the version read: fields of that version -> fields of SCHEMA_VERSION. Holds the one before, no other."""
 
 _KIND_INDEX = {kind: index for index, kind in enumerate(_KINDS)}

@@ -68,6 +68,7 @@ def _scoring(parts: _Parts) -> Any:
         buffer=parts.buffer(),
         lease_s=recipe.experience.lease_s,
         alone_limit=recipe.experience.alone_limit,
+        kl_target_nats=None if recipe.training.kl.where == "none" else recipe.training.kl.target_nats,
         reached=parts.reached,
     )
 

@@ -9,10 +9,13 @@ from typing import Any
 from pydantic import BaseModel
 
 
-def nearest_key(key: str, value: Any, model: type[BaseModel]) -> str:
+def nearest_key(
+    key: str, value: Any, model: type[BaseModel], *, member: type[BaseModel] | None = None, way_to_member: str = ""
+) -> str:
     """The real key most like `key`: a section if it was given a mapping, else a single setting.
 
-    The last name counts fully, the way to it half: `training.batch_groups` means pacing.batch_groups.
+    The last name counts fully, the way to it half: `training.batch_groups` means pacing.batch_groups. Below
+    `way_to_member` (entries of lists written `*`), only the keys of `member` are real: the kind that was chosen there.
     """
     way, _, name = key.rpartition(".")
 
@@ -21,7 +24,11 @@ def nearest_key(key: str, value: Any, model: type[BaseModel]) -> str:
         return SequenceMatcher(None, name, real_name).ratio() + SequenceMatcher(None, way, real_way).ratio() / 2
 
     wanted_section = isinstance(value, dict)
-    candidates = [path for path, is_section in keys_of(model) if is_section == wanted_section]
+    keys = list(keys_of(model))
+    if member is not None:
+        keys = [(path, is_section) for path, is_section in keys if not path.startswith(f"{way_to_member}.")]
+        keys += keys_of(member, f"{way_to_member}.")
+    candidates = [path for path, is_section in keys if is_section == wanted_section]
     best = max(candidates, key=likeness)
     number = next((part for part in key.split(".") if part.isdigit()), "0")
     return best.replace("*", number)

@@ -20,6 +20,7 @@ from orchestrator.plan import Plan, make_plan
 from orchestrator.prompts import PromptIssuer, PromptSource, open_source
 from orchestrator.recipe import RecipeError
 from score_cluster import rewards
+from score_cluster.reward_config import FunctionRewardConfig
 
 log = logging.getLogger(__name__)
 
@@ -190,6 +191,8 @@ def _check_reference(recipe: Recipe, model: ModelFolder) -> None:
 def _reward_problems(recipe: Recipe) -> list[str]:
     problems = []
     for index, config in enumerate(recipe.scoring.rewards):
+        if not isinstance(config, FunctionRewardConfig):
+            continue
         try:
             rewards.load(config)
         except ValueError as error:

@@ -17,12 +17,14 @@ from pydantic_core import ErrorDetails, PydanticUndefined
 
 from orchestrator import yamlfile
 from orchestrator.config import Recipe
+from orchestrator.location import kinds_at, locate
 from orchestrator.nearest import nearest_key
 from orchestrator.rules import violations
 
 PATH_KEYS = (
     "run.root", "model.path", "data.path", "data.sources.*.path", "sft.base", "sft.path",
-    "scoring.reference.path", "store.url",
+    "scoring.reference.path", "scoring.rewards.*.path", "scoring.rewards.*.paths.*",
+    "scoring.rewards.*.token_file", "scoring.rewards.*.ca_file", "store.url",
     "store.scratch",
     "experience.password_file", "experience.ca_file", "experience.certificate_file", "experience.key_file",
 )  # fmt: skip
@@ -186,8 +188,8 @@ def _validate(raw: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
         except ValidationError as error:
             for problem in error.errors(include_url=False):
                 if not _follows_from_another(problem):
-                    path = ".".join(map(str, (name, *problem["loc"])))
-                    wrong.setdefault(path, _explain(path, problem))
+                    path, line = _explain(name, field.annotation, problem)
+                    wrong.setdefault(path, line)
         if wrong:
             sections.pop(name, None)
             lines += wrong.values()
@@ -215,8 +217,8 @@ def _line(field: str, value: Any, reason: str, remedy: str) -> str:
     return f"{named} = {shown}: {reason}; {remedy}"
 
 
-def _unknown(key: str, value: Any) -> str:
-    return _line(key, value, "there is no such key", f"the nearest is {nearest_key(key, value, Recipe)}")
+def _unknown(key: str, value: Any, **kind: Any) -> str:
+    return _line(key, value, "there is no such key", f"the nearest is {nearest_key(key, value, Recipe, **kind)}")
 
 
 _TYPES = {
@@ -229,7 +231,10 @@ _TYPES = {
     "dict_type": "a mapping",
     "model_type": "a section with keys of its own",
     "model_attributes_type": "a section with keys of its own",
+    "union_tag_not_found": "a section with keys of its own",
 }
+_TAG_PROBLEMS = ("union_tag_invalid", "union_tag_not_found")
+"""Of a union whose `kind` names no member."""
 _BOUNDS = {
     "greater_than": ("above", "gt"),
     "greater_than_equal": ("at least", "ge"),
@@ -243,13 +248,31 @@ def _follows_from_another(problem: ErrorDetails) -> bool:
     return problem["type"] == "too_short" and len(problem["input"]) > problem["ctx"]["actual_length"]
 
 
-def _explain(field: str, problem: ErrorDetails) -> str:
+def _explain(section: str, annotation: Any, problem: ErrorDetails) -> tuple[str, str]:
+    """The key that is wrong, and the line about it."""
+    where = locate(annotation, problem["loc"])
+    field = ".".join(map(str, (section, *where.parts)))
+    if problem["type"] == "extra_forbidden":
+        way = ".".join("*" if isinstance(part, int) else part for part in (section, *where.parts[: where.member_depth]))
+        return field, _unknown(field, problem["input"], member=where.member, way_to_member=way)
+    if problem["type"] in _TAG_PROBLEMS and isinstance(problem["input"], dict):
+        field = f"{field}.kind"
+        return field, _wrong_kind(field, problem["input"], kinds_at(annotation, where.parts))
+    return field, _explain_value(field, problem)
+
+
+def _wrong_kind(field: str, given: Mapping[str, Any], kinds: Sequence[str]) -> str:
+    choices = f"{', '.join(map(repr, kinds[:-1]))} or {kinds[-1]!r}"
+    if "kind" not in given:
+        return f"{field} = (missing): it says which keys stand beside it; set {field} to {choices}"
+    return _line(field, given["kind"], "not one of the choices", f"set {field} to {choices}")
+
+
+def _explain_value(field: str, problem: ErrorDetails) -> str:
     value, kind = problem["input"], problem["type"]
     context: Mapping[str, Any] = problem.get("ctx", {})
     if kind == "missing":
         return f"{field} = (missing): it has no default; set {field}"
-    if kind == "extra_forbidden":
-        return _unknown(field, value)
     if kind == "value_error":
         reason, _, remedy = str(context["error"]).partition("; ")
         return _line(field, value, reason, remedy or f"correct {field}")

@@ -13,6 +13,7 @@ from gen_cluster.config import GenerationConfig
 from orchestrator.data.config import DataConfig, OneSource
 from orchestrator.data.order import LONGEST_BLOCK, whole_weights
 from orchestrator.ray_config import RayConfig
+from orchestrator.scoring_rules import SCORING_RULES
 from orchestrator.sections import ModelConfig, SuperviseConfig
 from score_cluster.config import ScoringConfig
 from train_cluster.config import TrainingConfig
@@ -212,15 +213,6 @@ def _weights_make_a_block(data: DataConfig) -> Iterator[str]:
         )
 
 
-def _reward_names_differ(scoring: ScoringConfig) -> Iterator[str]:
-    names = [reward.name for reward in scoring.rewards]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield (
-            f"scoring.rewards = {names}: {name!r} stands there more than once, and components are kept by name; "
-            "give each reward a name of its own"
-        )
-
-
 def _watchdog_outlasts_a_group(generation: GenerationConfig, supervise: "SuperviseConfig") -> Iterator[str]:
     deadline = generation.deadline_s
     if supervise.stall_s <= deadline:
@@ -268,7 +260,7 @@ RULES: tuple[Callable[..., Iterator[str]], ...] = (
     _chats_are_rendered,
     _data_sets_differ_in_name,
     _weights_make_a_block,
-    _reward_names_differ,
+    *SCORING_RULES,
     _watchdog_outlasts_a_group,
     _watchdog_outlasts_the_store,
     _gpus_fit_the_process,

@@ -86,12 +86,12 @@ def evaluate(
 ) -> None:
     """Sample both folders on held-out prompts with the recipe's settings, and print the paired comparison."""
     from orchestrator.recipe import load
-    from score_cluster.rewards import load_all
+    from score_cluster.judge import Judge
 
     settings = load(recipe)
     rows = [json.loads(line) for line in prompts.read_text(encoding="utf-8").splitlines()]
     texts = [row[settings.data.prompt_column] for row in rows]
-    rewards = load_all(settings.scoring.rewards)
+    judge = Judge(settings.scoring, model_path=str(before))
 
     def request(folder: Path, score: list[Answer]) -> Request:
         return Request(
@@ -107,7 +107,7 @@ def evaluate(
 
     late, _ = draw(request(after, score=[]))
     early, late_under_before = draw(request(before, score=late))
-    scored = {"before": scored_by(rewards, rows, texts, early), "after": scored_by(rewards, rows, texts, late)}
+    scored = {"before": scored_by(judge, rows, texts, early), "after": scored_by(judge, rows, texts, late)}
     comparison = paired(*(grouped(scored[side], samples) for side in ("before", "after")))
     kl = kl_nats([answer.logprobs for answer in late], late_under_before)
     typer.echo(report(comparison, scored, kl=kl, samples=samples))
@@ -117,22 +117,33 @@ def evaluate(
         json_out.write_text(json.dumps({**figures, "answers": answers}, indent=1, ensure_ascii=False))
 
 
-def scored_by(rewards: Any, rows: list[dict[str, Any]], texts: list[str], answers: list[Answer]) -> list[Sample]:
-    """The answers with the recipe's own reward."""
-    from score_cluster.rewards import evaluate as score
+def scored_by(judge: Any, rows: list[dict[str, Any]], texts: list[str], answers: list[Answer]) -> list[Sample]:
+    """The answers with the recipe's own reward, each judged by itself."""
+    import numpy as np
 
+    from score_cluster.answers import Answers
+
+    batch = [
+        Answers(
+            sequence=answer.prompt,
+            prompt=texts[answer.prompt],
+            prompt_tokens=np.zeros(0, dtype=np.int32),
+            metadata=rows[answer.prompt],
+            completions=(answer.text,),
+            tokens=(np.asarray(answer.tokens, dtype=np.int32),),
+            max_tokens=len(answer.tokens),
+        )
+        for answer in answers
+    ]
     scored = []
-    for answer in answers:
-        prompt, row = texts[answer.prompt], rows[answer.prompt]
-        value = score(rewards, sequence=answer.prompt, prompt=prompt, completion=answer.text, metadata=row)
+    for answer, judgement in zip(answers, judge.judge(batch), strict=True):
+        if isinstance(judgement, Exception):
+            raise judgement
+        components = {name: values[0] for name, values in judgement.components.items()}
+        text, tokens = answer.text, len(answer.tokens)
+        reward = judgement.totals[0]
         scored.append(
-            Sample(
-                prompt=prompt,
-                text=answer.text,
-                reward=value.total,
-                components=dict(value.components),
-                tokens=len(answer.tokens),
-            )
+            Sample(prompt=texts[answer.prompt], text=text, reward=reward, components=components, tokens=tokens)
         )
     return scored
 

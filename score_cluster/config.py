@@ -1,23 +1,8 @@
 """Settings of the scoring workers."""
 
-from typing import Any, Literal
-
 from pydantic import BaseModel, ConfigDict, Field
 
-
-class RewardConfig(BaseModel):
-    """One named component of the reward."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    """Of the component, in reports and metrics."""
-    function: str
-    """`module:function`; see score_cluster.rewards for the signature."""
-    weight: float = 1.0
-    """The total is the sum of weight x component; a penalty returns numbers <= 0, so weights are positive."""
-    arguments: dict[str, Any] = {}
-    """Keyword arguments for the function, by name."""
+from score_cluster.reward_config import CombineConfig, ConstraintConfig, Precision, RewardConfig, SumConfig
 
 
 class ReferenceConfig(BaseModel):
@@ -25,7 +10,7 @@ class ReferenceConfig(BaseModel):
 
     path: str | None = None
     """Model folder; null = the policy's initial model."""
-    precision: Literal["int8", "int8_weights", "float32", "bfloat16"] = "int8_weights"
+    precision: Precision = "int8_weights"
     """int8 = per-channel weights and per-token dynamic activations (torchao); int8_weights = weights alone: slower on CPU,
     but a trained model has outlier activations (SmolLM2-135M: 0.29 nats a token off with them, 0.08 without)."""
     micro_batch_tokens: int = Field(default=4096, ge=1)
@@ -39,13 +24,17 @@ class ScoringConfig(BaseModel):
     """Scorers, one process each."""
     rewards: tuple[RewardConfig, ...] = Field(min_length=1)
     """The components of the reward, one at least."""
+    combine: CombineConfig = SumConfig()
+    """How the components of a completion become its total."""
+    constraints: tuple[ConstraintConfig, ...] = ()
+    """Taken off the combined total."""
     reference: ReferenceConfig | None = ReferenceConfig()
     """null = no reference model: no KL can be measured."""
     groups_per_pass: int = Field(default=16, ge=1)
     """Groups leased and scored together."""
     reward_timeout_s: float = Field(default=60.0, gt=0)
-    """What all rewards of one group may take before it fails, as where one raises; above a remote judge's slowest answers."""
+    """What one reward function may take for the completions of one group before the group fails, as where it raises."""
     poll_interval_s: float = Field(default=0.05, gt=0)
     """Longest wait for completions before the scorer looks whether it shall stop."""
     threads: int = Field(default=1, ge=1)
-    """Intra-op threads of the reference."""
+    """Intra-op threads of the reference and of reward models."""

@@ -1,6 +1,11 @@
 """What a scorer tells Prometheus."""
 
+from collections import defaultdict
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from experience.schema import SampleScore
 
 GROUPS = Counter("headrace_score_groups_total", "Groups scored and handed on.")
 SAMPLES = Counter("headrace_score_samples_total", "Completions of these groups.")
@@ -43,7 +48,13 @@ REWARD_MEAN = Gauge(
     "Raw reward by component, mean over the last pass (a histogram of negative values has no sum).",
     ["component"],
 )
+DISAGREEMENT = Gauge(
+    "headrace_score_disagreement",
+    "Standard deviation over the members of an ensemble, mean over the last pass.",
+    ["component"],
+)
 PASS_SECONDS = Histogram("headrace_score_pass_seconds", "Decoding, rewards and reference of one pass.")
+REWARDS_SECONDS = Histogram("headrace_score_rewards_seconds", "The rewards' part of one pass.")
 REFERENCE_SECONDS = Histogram("headrace_score_reference_seconds", "The reference's part of one pass.")
 WORK_CPU_SECONDS = Counter(
     "headrace_score_work_cpu_seconds_total",
@@ -53,3 +64,22 @@ KL_NOISE_FLOOR = Gauge(
     "headrace_score_kl_noise_floor_nats",
     "KL per response between version 0 of the policy and the reference: what INT8 alone makes of equal weights.",
 )
+KL_BELOW_NOISE = Gauge(
+    "headrace_score_kl_target_below_noise",
+    "1 while the trainer's KL target is below the noise floor, else 0.",
+)
+
+
+def observe_rewards(scores: Iterable[SampleScore]) -> None:
+    """Those of one pass."""
+    components, disagreements = defaultdict(list), defaultdict(list)
+    for score in scores:
+        for name, value in score.components.items():
+            REWARD.labels(name).observe(value)
+            components[name].append(value)
+        for name, value in score.measures.items():
+            if name.endswith(".disagreement"):
+                disagreements[name.removesuffix(".disagreement")].append(value)
+    for gauge, means in ((REWARD_MEAN, components), (DISAGREEMENT, disagreements)):
+        for name, values in means.items():
+            gauge.labels(name).set(sum(values) / len(values))

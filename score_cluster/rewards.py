@@ -1,4 +1,4 @@
-"""Reward functions: how they are found, what they look like, and how their values become one total.
+"""Reward functions: how they are found, what they look like, and how they are called.
 
 A reward function scores one completion, raw and unweighted:
 
@@ -22,7 +22,9 @@ from numbers import Real
 from types import ModuleType
 from typing import Any, TypeVar
 
-from score_cluster.config import RewardConfig
+from score_cluster.answers import Answers, RewardFailed, Scores
+from score_cluster.patience import OutOfPatience, Patience
+from score_cluster.reward_config import FunctionRewardConfig
 
 RewardFunction = Callable[..., float]
 F = TypeVar("F", bound=Callable[..., float])
@@ -31,35 +33,42 @@ GIVEN = ("prompt", "completion", "metadata")
 """What every reward function is called with, by keyword, beside its arguments of the recipe."""
 
 
-class RewardFailed(RuntimeError):
-    """A component could not score a completion of a group; the group must be retried or quarantined."""
-
-    def __init__(self, *, component: str, sequence: int, problem: str) -> None:
-        super().__init__(f"reward {component!r} failed on group {sequence}: {problem}")
-        self.component = component
-        self.sequence = sequence
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reward:
-    """One component, ready to be called."""
+    """A function, ready to be called."""
 
     name: str
-    weight: float
     function: RewardFunction
     arguments: Mapping[str, Any]
     hash: str
     """SHA-256 of what makes the raw value; the weight is no part of it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RewardValue:
-    """The reward of one completion."""
+class FunctionSource:
+    """RewardSource of kind function: one call a completion, and so much patience for the completions of a prompt."""
 
-    components: Mapping[str, float]
-    """Raw, unweighted, by name."""
-    total: float
-    """Sum of weight x component."""
+    def __init__(self, reward: Reward, *, patience: Patience) -> None:
+        self.name = reward.name
+        self.hash = reward.hash
+        self._reward = reward
+        self._patience = patience
+
+    def score(self, batch: Sequence[Answers]) -> list[Scores | RewardFailed]:
+        return [self._score(answers) for answers in batch]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _score(self, answers: Answers) -> Scores | RewardFailed:
+        def values() -> tuple[float, ...]:
+            return tuple(_value(self._reward, answers, completion) for completion in answers.completions)
+
+        try:
+            return Scores(values=self._patience.call(values))
+        except RewardFailed as error:
+            return error
+        except OutOfPatience as error:
+            return RewardFailed(component=self.name, sequence=answers.sequence, problem=str(error))
 
 
 def needs(module: str, *, remedy: str) -> Callable[[F], F]:
@@ -72,23 +81,12 @@ def needs(module: str, *, remedy: str) -> Callable[[F], F]:
     return mark
 
 
-def load_all(configs: Sequence[RewardConfig]) -> tuple[Reward, ...]:
-    """Load the components of a recipe. ValueError: two of the same name, or any refusal of `load`."""
-    names = [config.name for config in configs]
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"scoring.rewards: name {doubled[0]!r} is given twice; give every component its own name")
-    return tuple(load(config) for config in configs)
-
-
-def load(config: RewardConfig) -> Reward:
+def load(config: FunctionRewardConfig) -> Reward:
     """Resolve `module:function` by import. ValueError: names the reward, the value that is wrong, and the remedy."""
     function = _find(config)
     _check_signature(config, function)
-    if not math.isfinite(config.weight):
-        raise ValueError(f"reward {config.name!r}: weight {config.weight} must be a finite number")
     return Reward(
         name=config.name,
-        weight=config.weight,
         function=function,
         arguments=dict(config.arguments),
         hash=hash_of(function, config.arguments),
@@ -105,38 +103,21 @@ def hash_of(function: RewardFunction, arguments: Mapping[str, Any]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def evaluate(
-    rewards: Sequence[Reward],
-    *,
-    sequence: int,
-    prompt: str,
-    completion: str,
-    metadata: Mapping[str, Any],
-    begun: Callable[[str], None] = lambda component: None,
-) -> RewardValue:
-    """All components of one completion, and their weighted sum. RewardFailed: one of them gave no finite number.
-
-    `begun` is told each component before it is called: who waits can say for which.
-    """
-    components: dict[str, float] = {}
-    for reward in rewards:
-        begun(reward.name)
-        try:
-            value = reward.function(prompt=prompt, completion=completion, metadata=metadata, **reward.arguments)
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # a user's function may raise anything; the group fails, not the worker
-            problem = _brief(error)
-            raise RewardFailed(component=reward.name, sequence=sequence, problem=problem) from error
-        if not isinstance(value, Real) or not math.isfinite(value):
-            problem = f"returned {value!r}, which is not a finite number"
-            raise RewardFailed(component=reward.name, sequence=sequence, problem=problem)
-        components[reward.name] = float(value)
-    return RewardValue(components=components, total=sum(r.weight * components[r.name] for r in rewards))
+def _value(reward: Reward, answers: Answers, completion: str) -> float:
+    """RewardFailed: the function raised, or gave no finite number."""
+    given = {"prompt": answers.prompt, "completion": completion, "metadata": answers.metadata}
+    try:
+        value = reward.function(**given, **reward.arguments)
+    except (Exception, SystemExit) as error:  # a user's function may raise anything; the group fails, not the worker
+        failure = RewardFailed(component=reward.name, sequence=answers.sequence, problem=_brief(error))
+        raise failure from error
+    if not isinstance(value, Real) or not math.isfinite(value):
+        problem = f"returned {value!r}, which is not a finite number"
+        raise RewardFailed(component=reward.name, sequence=answers.sequence, problem=problem)
+    return float(value)
 
 
-def _find(config: RewardConfig) -> RewardFunction:
+def _find(config: FunctionRewardConfig) -> RewardFunction:
     where = f"reward {config.name!r}: function {config.function!r}"
     module_name, colon, function_name = config.function.partition(":")
     if not (module_name and colon and function_name):
@@ -164,7 +145,7 @@ def _brief(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _check_signature(config: RewardConfig, function: RewardFunction) -> None:
+def _check_signature(config: FunctionRewardConfig, function: RewardFunction) -> None:
     where = f"reward {config.name!r}: function {config.function!r}"
     signature = inspect.signature(function)
     try:

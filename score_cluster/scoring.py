@@ -1,27 +1,15 @@
 """From decoded groups to scored ones, one failing group never touching another: no buffer, no lease, no clock."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experience.schema import (
-    Completion,
-    CompletionGroup,
-    Float32Array,
-    Int32Array,
-    Production,
-    SampleScore,
-    ScoredGroup,
-)
-from score_cluster.patience import OutOfPatience, Patience
+from experience.schema import Completion, CompletionGroup, Float32Array, Production, SampleScore, ScoredGroup
+from score_cluster.judge import Judgement
 from score_cluster.reference import Reference, Response
-from score_cluster.rewards import Reward, RewardFailed, RewardValue, evaluate
 
 REFERENCE_NAME = "reference"
 """Name of the one reference among a sample's reference log-probs, and of its failures."""
-
-Decode = Callable[[Int32Array], str]
-"""Response tokens -> text, special tokens left out."""
 
 
 class ScoringFailed(RuntimeError):
@@ -30,38 +18,6 @@ class ScoringFailed(RuntimeError):
     def __init__(self, component: str, reason: str) -> None:
         super().__init__(reason)
         self.component = component
-
-
-def reward_values(
-    rewards: Sequence[Reward], group: CompletionGroup, *, decode: Decode, patience: Patience
-) -> list[RewardValue]:
-    """The rewards of a group's completions, in order.
-
-    ScoringFailed: a function raised, gave no finite number, or has not returned by the end of our patience.
-    """
-    prompt = group.prompt
-    begun: list[str] = []
-
-    def values() -> list[RewardValue]:
-        return [
-            evaluate(
-                rewards,
-                sequence=prompt.sequence,
-                prompt=prompt.metadata["prompt"],
-                completion=decode(completion.tokens),
-                metadata=prompt.metadata,
-                begun=begun.append,
-            )
-            for completion in group.completions
-        ]
-
-    try:
-        return patience.call(values)
-    except RewardFailed as error:
-        raise ScoringFailed(error.component, str(error)) from error
-    except OutOfPatience as error:
-        component = begun[-1] if begun else "record"
-        raise ScoringFailed(component, f"reward {component!r} of group {prompt.sequence} {error}") from error
 
 
 def reference_values(
@@ -82,42 +38,38 @@ def reference_values(
 def scored(
     group: CompletionGroup,
     *,
-    rewards: Sequence[Reward],
-    values: Sequence[RewardValue],
+    judgement: Judgement,
+    component_hashes: Mapping[str, str],
     reference_logprobs: Sequence[Float32Array] | None,
     production: Production,
 ) -> ScoredGroup:
     """Put a group, its rewards and its reference log-probs (None: no reference) into one record."""
-    named = (
-        [{}] * len(values) if reference_logprobs is None else [{REFERENCE_NAME: each} for each in reference_logprobs]
-    )
     scores = tuple(
         SampleScore(
-            components=value.components,
-            total=value.total,
-            reference_logprobs=logprobs,
+            components={name: values[index] for name, values in judgement.components.items()},
+            total=total,
+            measures={name: values[index] for name, values in judgement.measures.items()},
+            reference_logprobs={} if reference_logprobs is None else {REFERENCE_NAME: reference_logprobs[index]},
             step_positions=np.zeros(0, dtype=np.int32),
             step_rewards=np.zeros(0, dtype=np.float32),
         )
-        for value, logprobs in zip(values, named, strict=True)
+        for index, total in enumerate(judgement.totals)
     )
-    hashes = {reward.name: reward.hash for reward in rewards}
-    return ScoredGroup(group=group, scores=scores, component_hashes=hashes, production=production)
+    return ScoredGroup(group=group, scores=scores, component_hashes=component_hashes, production=production)
 
 
-def kl_of_version_zero(groups: Sequence[ScoredGroup]) -> float | None:
-    """Mean KL per response, nats, between the policy before any training and the reference; None without such samples.
+def kl_of_version_zero(groups: Sequence[ScoredGroup]) -> list[float]:
+    """[N] KL per response, nats, between the policy before any training and the reference; of samples of it alone.
 
     k3 = exp(d) - 1 - d with d = log pi_ref - log pi (Schulman 2020), summed over sampled tokens: the estimate that is
     never negative, so that rounding errors of both signs do not cancel.
     """
-    sums = [
+    return [
         _k3(completion, score.reference_logprobs[REFERENCE_NAME])
         for scored_group in groups
         for completion, score in zip(scored_group.group.completions, scored_group.scores, strict=True)
         if REFERENCE_NAME in score.reference_logprobs and all(span.number == 0 for span in completion.spans)
     ]
-    return float(np.mean(sums)) if sums else None
 
 
 def _responses(group: CompletionGroup) -> list[Response]:

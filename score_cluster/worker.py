@@ -11,15 +11,16 @@ from experience.buffer import ExperienceBuffer, Lease
 from experience.leases import LeaseKeeper
 from experience.schema import CompletionGroup, Int32Array, Production, ScoredGroup
 from score_cluster import metrics
+from score_cluster.answers import RewardFailed, answers_of
 from score_cluster.config import ScoringConfig
-from score_cluster.patience import Patience
+from score_cluster.judge import Judge, Judgement
+from score_cluster.noise_floor import NoiseFloor
 from score_cluster.reference import HfReference, Reference
-from score_cluster.rewards import Reward, RewardValue, load_all
-from score_cluster.scoring import ScoringFailed, kl_of_version_zero, reference_values, reward_values, scored
+from score_cluster.scoring import ScoringFailed, kl_of_version_zero, reference_values, scored
 
 logger = logging.getLogger(__name__)
 
-Work = tuple[Lease, CompletionGroup, list[RewardValue]]
+Work = tuple[Lease, CompletionGroup, Judgement]
 
 
 def _noop(point: str, step: int) -> None: ...
@@ -49,9 +50,13 @@ class ScoringWorker:
         buffer: ExperienceBuffer,
         lease_s: float,
         alone_limit: int,
+        kl_target_nats: float | None = None,
         reached: Callable[[str, int], None] = _noop,
     ) -> None:
-        """model_path: the policy's folder, for its tokenizer and as the default reference."""
+        """model_path: the policy's folder, for its tokenizer and as the default reference.
+
+        kl_target_nats: what the trainer steers the KL per response to, if it does; the noise floor is compared with it.
+        """
         self._config = config
         self._name = name
         self._model_path = model_path
@@ -60,22 +65,21 @@ class ScoringWorker:
         self._alone_limit = alone_limit
         self._reached = reached
         self._keeper = LeaseKeeper(buffer, lease_s)
-        self._patience = Patience(config.reward_timeout_s)
-        self._rewards: tuple[Reward, ...] = ()
+        self._floor = NoiseFloor(target_nats=kl_target_nats)
         self._reference: Reference | None = None
-        self._tokenizer: Any = None
         self._status: dict[str, Any] = {"groups": 0, "failures": 0, "last_failure": ""}
 
     def setup(self) -> dict[str, Any]:
         """Load rewards, tokenizer and reference. ValueError: what the recipe names is missing or does not fit."""
         from transformers import AutoTokenizer  # seconds to import
 
-        self._rewards = load_all(self._config.rewards)
-        self._tokenizer = AutoTokenizer.from_pretrained(self._model_path, local_files_only=True)
+        self._judge = Judge(self._config, model_path=self._model_path)
+        self._hashes = self._judge.hashes
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(self._model_path, local_files_only=True)
         if self._config.reference is not None:
             threads = self._config.threads
             self._reference = HfReference(self._config.reference, model_path=self._model_path, threads=threads)
-        return {"component_hashes": {reward.name: reward.hash for reward in self._rewards}}
+        return {"component_hashes": self._hashes}
 
     def run(self, stop: threading.Event) -> None:
         """Step until told to stop; what is being scored then is finished first."""
@@ -100,10 +104,9 @@ class ScoringWorker:
             for lease in leases:  # drained: a suspect that takes the process down takes nothing else with it
                 if lease.suspect and self._buffer.begin_alone(lease, limit=self._alone_limit):
                     self._pass([lease], leased_at)
-        if self._patience.exhausted:  # now that nothing is held
-            raise RewardsHang(
-                f"{self._patience.left_behind} groups' rewards never returned: {self._status['last_failure']}"
-            )
+        patience = self._judge.patience
+        if patience.exhausted:  # now that nothing is held
+            raise RewardsHang(f"{patience.left_behind} groups' rewards never returned: {self._status['last_failure']}")
         return True
 
     def status(self) -> dict[str, Any]:
@@ -120,27 +123,38 @@ class ScoringWorker:
         metrics.WORK_CPU_SECONDS.inc(time.process_time() - cpu_s)
         production = Production(worker=self._name, waited_s=started - leased_at, worked_s=time.monotonic() - started)
         outputs: list[tuple[Lease, ScoredGroup]] = []
-        for (lease, group, values), answer in zip(work, logprobs, strict=True):
+        for (lease, group, judgement), answer in zip(work, logprobs, strict=True):
             if isinstance(answer, ScoringFailed):
                 self._give_back(lease, answer)
                 continue
             record = scored(
-                group, rewards=self._rewards, values=values, reference_logprobs=answer, production=production
+                group,
+                judgement=judgement,
+                component_hashes=self._hashes,
+                reference_logprobs=answer,
+                production=production,
             )
             outputs.append((lease, record))
         self._hand_on(outputs)
         metrics.PASS_SECONDS.observe(time.monotonic() - started)
 
     def _rewarded(self, leases: Sequence[Lease]) -> list[Work]:
-        work: list[Work] = []
+        read: list[tuple[Lease, CompletionGroup]] = []
         for lease in leases:
             try:
-                group = _decoded(lease)
-                work.append(
-                    (lease, group, reward_values(self._rewards, group, decode=self._text, patience=self._patience))
-                )
+                read.append((lease, _decoded(lease)))
             except ScoringFailed as error:
                 self._give_back(lease, error)
+        with metrics.REWARDS_SECONDS.time():
+            judgements = self._judge.judge([answers_of(group, decode=self._text) for _, group in read])
+        work: list[Work] = []
+        for (lease, group), judgement in zip(read, judgements, strict=True):
+            if isinstance(judgement, RewardFailed):
+                failure = ScoringFailed(judgement.component, str(judgement))
+                failure.__cause__ = judgement
+                self._give_back(lease, failure)
+            else:
+                work.append((lease, group, judgement))
         return work
 
     def _referenced(self, work: Sequence[Work]) -> Sequence[Any]:
@@ -165,14 +179,8 @@ class ScoringWorker:
         metrics.GROUPS.inc(len(records))
         metrics.SAMPLES.inc(sum(len(record.scores) for record in records))
         metrics.TOKENS.inc(sum(len(c.tokens) for record in records for c in record.group.completions))
-        for reward in self._rewards:
-            values = [score.components[reward.name] for record in records for score in record.scores]
-            for value in values:
-                metrics.REWARD.labels(reward.name).observe(value)
-            if values:
-                metrics.REWARD_MEAN.labels(reward.name).set(sum(values) / len(values))
-        if (floor := kl_of_version_zero(records)) is not None:
-            metrics.KL_NOISE_FLOOR.set(floor)
+        metrics.observe_rewards([score for record in records for score in record.scores])
+        self._floor.add(kl_of_version_zero(records))
 
     def _give_back(self, lease: Lease, error: ScoringFailed) -> None:
         self._keeper.drop([lease])

@@ -16,7 +16,7 @@ from orchestrator import recipe as recipes
 from orchestrator.cli import app
 from orchestrator.rules import RULES
 from score_cluster import rewards
-from score_cluster.config import RewardConfig
+from score_cluster.reward_config import FunctionRewardConfig
 from train_cluster.report import StepReport
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +99,7 @@ def test_shown_reward_function_loads(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (source,) = blocks(DOCS / "recipes.md", "python")
     (tmp_path / "my_rewards.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    config = RewardConfig(name="word", function="my_rewards:mentions", arguments={"word": "water"})
+    config = FunctionRewardConfig(name="word", function="my_rewards:mentions", arguments={"word": "water"})
     call = {"prompt": "", "metadata": {}, "word": "water"}
     function = rewards.load(config).function
     assert (function(completion="Cold Water", **call), function(completion="wine", **call)) == (1.0, 0.0)

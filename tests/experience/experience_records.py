@@ -61,6 +61,7 @@ def a_scored_group(sequence: int = 0) -> ScoredGroup:
         SampleScore(
             components={"exact": 1.0},
             total=1.0,
+            measures={"exact.disagreement": 0.25},
             reference_logprobs={"reference": np.zeros(len(completion.tokens), dtype=np.float32)},
             step_positions=np.empty(0, dtype=np.int32),
             step_rewards=np.empty(0, dtype=np.float32),

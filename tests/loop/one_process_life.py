@@ -204,6 +204,7 @@ def scored(group: CompletionGroup) -> ScoredGroup:
         SampleScore(
             components={"length": float(len(completion.tokens))},
             total=float(len(completion.tokens)),
+            measures={},
             reference_logprobs={"reference": completion.behaviour_logprobs},
             step_positions=np.zeros(0, dtype=np.int32),
             step_rewards=np.zeros(0, dtype=np.float32),

@@ -73,6 +73,7 @@ def scored(
     score = SampleScore(
         components={"exact": 1.0},
         total=1.0,
+        measures={},
         reference_logprobs={},
         step_positions=np.empty(0, np.int32),
         step_rewards=np.empty(0, np.float32),

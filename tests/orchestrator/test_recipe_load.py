@@ -36,6 +36,13 @@ MISTAKES = [
     ("max_staleness=0", "max_staleness = 0", "no such key", "nearest is pacing.max_staleness"),
     ("trainin.ranks=2", 'trainin = {"ranks": 2}', "no such key", "nearest is training"),
     ("scoring.rewards.0.wieght=2", "scoring.rewards.0.wieght = 2", "no such key", "scoring.rewards.0.weight"),
+    ("scoring.rewards.0.pth=m", "scoring.rewards.0.pth = m", "no such key", "the nearest is scoring.reference.path"),
+    ("scoring.rewards.0.kind=modl", "scoring.rewards.0.kind = modl", "choices", "'function', 'model', 'http'"),
+    ("scoring.rewards.0.kind=3", "scoring.rewards.0.kind = 3", "choices", "'length' or 'overlong'"),
+    ("scoring.rewards.0.kind=", "scoring.rewards.0.kind = null", "choices", "'function', 'model'"),
+    ("scoring.rewards=[text]", "scoring.rewards.0 = text", "section", "keys of its own"),
+    ("scoring.combine.kind=max", "scoring.combine.kind = max", "choices", "'sum', 'normalised' or 'lexicographic'"),
+    ("scoring.combine={kind: sum, ordr: [a]}", 'scoring.combine.ordr = ["a"]', "no such key", "is scoring.workers"),
     ("sft.bse=m", "sft.bse = m", "no such key", "sft.base"),
     ("training.optimizer.learning_rate=-1e-5", "training.optimizer.learning_rate = -1e-05", "out of range", "above 0"),
     ("training.optimizer.beta1=1", "training.optimizer.beta1 = 1", "out of range", "below 1"),
@@ -135,6 +142,42 @@ def test_a_file_that_cannot_be_read(tmp_path):
     assert "cannot be read (Is a directory)" in problems(tmp_path)[0]
     (tmp_path / "latin.yaml").write_bytes(b"run: \xe9")
     assert "not UTF-8" in problems(tmp_path / "latin.yaml")[0]
+
+
+def test_mistakes_in_a_kind_are_told_by_the_keys_of_that_kind(write):
+    reward = {"name": "r", "kind": "model", "combin": "min", "function": "a:b", "precision": "int4"}
+    lines = problems(write(scoring__rewards=[reward, {"name": "s", "kind": "http", "timeout": 3}]))
+    assert [line.partition(": ")[0] for line in lines] == [
+        "scoring.rewards.0.precision = int4",
+        "scoring.rewards.0.combin = min",
+        "scoring.rewards.0.function = a:b",
+        "scoring.rewards.1.url = (missing)",
+        "scoring.rewards.1.timeout = 3",
+    ]
+    assert lines[1].endswith("the nearest is scoring.rewards.0.combine")
+    assert "scoring.rewards.0.function" not in lines[2].partition("nearest is ")[2]
+    assert lines[4].endswith("the nearest is scoring.rewards.1.timeout_s")
+
+
+def test_a_section_of_several_kinds_says_which(write):
+    (line,) = problems(write(scoring__combine={"order": ["a"]}))
+    assert line.startswith(
+        "scoring.combine.kind = (missing): it says which keys stand beside it; set scoring.combine.kind"
+    )
+    assert line.endswith("to 'sum', 'normalised' or 'lexicographic'")
+
+
+def test_kinds_are_read_back_with_their_paths(write, tmp_path):
+    rewards = [
+        {"name": "helpful", "kind": "model", "paths": ["a", "/b"], "combine": "mean"},
+        {"name": "judge", "kind": "http", "url": "http://h/x", "token_file": "t", "weight": 2},
+        {"name": "old", "function": "a:b"},
+    ]
+    recipe = load(write(scoring__rewards=rewards, scoring__combine={"kind": "normalised"}))
+    assert [reward.kind for reward in recipe.scoring.rewards] == ["model", "http", "function"]
+    assert recipe.scoring.rewards[0].folders == (str(tmp_path / "a"), "/b")
+    assert recipe.scoring.rewards[1].token_file == str(tmp_path / "t")
+    assert recipe.scoring.combine.kind == "normalised"
 
 
 def test_all_problems_come_at_once_sections_and_rules_alike(write):

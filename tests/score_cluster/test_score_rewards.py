@@ -3,10 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from score_cluster.config import RewardConfig
-from score_cluster.rewards import Reward, RewardFailed, evaluate, hash_of, load, load_all
+from score_cluster.answers import Answers, RewardFailed
+from score_cluster.config import ScoringConfig
+from score_cluster.judge import Judge, Judgement
+from score_cluster.patience import Patience
+from score_cluster.reward_config import FunctionRewardConfig
+from score_cluster.rewards import FunctionSource, Reward, hash_of, load
 
 MODULE = """
 from typing import Any
@@ -34,6 +39,12 @@ def drips(*, prompt: str, completion: str, metadata: dict[str, Any]) -> Any:
 def leaves(*, prompt: str, completion: str, metadata: dict[str, Any]) -> float:
     raise SystemExit("first\\nsecond")
 
+CALLS = []
+
+def counts(*, prompt: str, completion: str, metadata: dict[str, Any]) -> float:
+    CALLS.append(completion)
+    return float(len(CALLS))
+
 def returns(*, prompt: str, completion: str, metadata: dict[str, Any]) -> Any:
     return metadata["value"]
 
@@ -50,24 +61,52 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def component(function: str, *, weight: float = 1.0, name: str = "mine", **arguments: Any) -> RewardConfig:
-    return RewardConfig(name=name, function=function, weight=weight, arguments=arguments)
+def component(function: str, *, weight: float = 1.0, name: str = "mine", **arguments: Any) -> FunctionRewardConfig:
+    return FunctionRewardConfig(name=name, function=function, weight=weight, arguments=arguments)
 
 
-def score(*rewards: Reward, completion: str = "abc", **metadata: Any) -> Any:
-    return evaluate(rewards, sequence=7, prompt="p", completion=completion, metadata=metadata)
+def answers(*completions: str, **metadata: Any) -> Answers:
+    return Answers(
+        sequence=7,
+        prompt="p",
+        prompt_tokens=np.zeros(1, dtype=np.int32),
+        metadata=metadata,
+        completions=completions,
+        tokens=tuple(np.zeros(len(text), dtype=np.int32) for text in completions),
+        max_tokens=10,
+    )
+
+
+def score(reward: Reward, **metadata: Any) -> float:
+    """Of the completion abc; raises what the source gives as failure."""
+    (answer,) = FunctionSource(reward, patience=Patience(10.0)).score([answers("abc", **metadata)])
+    if isinstance(answer, RewardFailed):
+        raise answer
+    return answer.values[0]
+
+
+def judged(*rewards: FunctionRewardConfig, batch: list[Answers]) -> list[Judgement | RewardFailed]:
+    return Judge(ScoringConfig(rewards=rewards), model_path="").judge(batch)
 
 
 def test_components_are_raw_and_the_total_is_weighted(module: str) -> None:
-    rewards = load_all(
-        [
-            component(f"{module}:length", name="long", weight=0.5, scale=2.0),
-            component("score_cluster.functions:exact_match", name="right", weight=10.0),
-        ]
-    )
-    value = score(*rewards, answer="abc")
-    assert value.components == {"long": 6.0, "right": 1.0}
-    assert value.total == pytest.approx(0.5 * 6 + 10 * 1)
+    long = component(f"{module}:length", name="long", weight=0.5, scale=2.0)
+    right = component("score_cluster.functions:exact_match", name="right", weight=10.0)
+    (value,) = judged(long, right, batch=[answers("abc", "ab", answer="abc")])
+    assert isinstance(value, Judgement)
+    assert value.components == {"long": (6.0, 4.0), "right": (1.0, 0.0)}
+    assert value.totals == pytest.approx((0.5 * 6 + 10 * 1, 0.5 * 4))
+    assert value.measures == {}
+
+
+def test_a_group_that_one_component_fails_on_fails_alone_and_is_asked_no_further(module: str) -> None:
+    first, second = component(f"{module}:returns", name="first"), component(f"{module}:counts", name="second")
+    good, bad = answers("a", "b", value=1.0), answers("c", value="one")
+    values = judged(first, second, batch=[bad, good])
+    assert isinstance(values[0], RewardFailed)
+    assert (values[0].component, values[0].sequence) == ("first", 7)
+    assert isinstance(values[1], Judgement)
+    assert values[1].components == {"first": (1.0, 1.0), "second": (1.0, 2.0)}  # called for two completions, not three
 
 
 @pytest.mark.parametrize(
@@ -83,7 +122,7 @@ def test_components_are_raw_and_the_total_is_weighted(module: str) -> None:
         (
             "{module}:absent",
             {},
-            "no such function; it has drips, heavy, later, leaves, length, needs, positional, required, returns",
+            "no such function; it has counts, drips, heavy, later, leaves, length, needs, positional, required, returns",
         ),
         ("{module}:NOT_A_FUNCTION", {}, "no such function"),
         ("{module}:positional", {}, "must take prompt, completion and metadata by keyword"),
@@ -132,7 +171,7 @@ def test_what_a_module_prints_on_import_is_no_result(
 
 def test_two_components_of_one_name_are_refused(module: str) -> None:
     with pytest.raises(ValueError, match="'mine' is given twice"):
-        load_all([component(f"{module}:length"), component(f"{module}:length", scale=2.0)])
+        judged(component(f"{module}:length"), component(f"{module}:length", scale=2.0), batch=[])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "1.0", [1.0]])
@@ -153,11 +192,9 @@ def test_a_function_that_leaves_fails_the_group_and_not_the_worker(module: str) 
 
 
 def test_true_and_numpy_numbers_are_numbers(module: str) -> None:
-    import numpy as np
-
     reward = load(component(f"{module}:returns"))
-    assert score(reward, value=True).total == 1.0
-    assert score(reward, value=np.float32(0.5)).total == 0.5
+    assert score(reward, value=True) == 1.0
+    assert score(reward, value=np.float32(0.5)) == 0.5
 
 
 def test_the_hash_follows_source_and_arguments_but_not_name_or_weight(module: str, tmp_path: Path) -> None:

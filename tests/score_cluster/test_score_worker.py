@@ -14,10 +14,13 @@ from experience import wire
 from experience.buffer import ExperienceBuffer, Fenced
 from experience.schema import CompletionGroup, ScoredGroup
 from score_cluster import metrics
-from score_cluster.config import ReferenceConfig, RewardConfig, ScoringConfig
+from score_cluster.answers import RewardFailed, answers_of
+from score_cluster.config import ReferenceConfig, ScoringConfig
+from score_cluster.judge import Judge, Judgement
+from score_cluster.noise_floor import ENOUGH_RESPONSES, NoiseFloor
 from score_cluster.patience import LEFT_BEHIND_LIMIT
 from score_cluster.reference import HfReference, Response
-from score_cluster.rewards import RewardFailed
+from score_cluster.reward_config import FunctionRewardConfig, LengthRewardConfig, OverlongRewardConfig, RewardConfig
 from score_cluster.scoring import kl_of_version_zero
 from score_cluster.worker import RewardsHang, ScoringWorker
 
@@ -36,11 +39,11 @@ def worker(buffer: ExperienceBuffer, policy_folder: str, *rewards: RewardConfig,
 
 
 def exact(weight: float = 2.0) -> RewardConfig:
-    return RewardConfig(name="right", function="score_cluster.functions:exact_match", weight=weight)
+    return FunctionRewardConfig(name="right", function="score_cluster.functions:exact_match", weight=weight)
 
 
 def component(function: str) -> RewardConfig:
-    return RewardConfig(name="fragile", function=function)
+    return FunctionRewardConfig(name="fragile", function=function)
 
 
 def arrived(buffer: ExperienceBuffer, count: int = 20) -> dict[int, ScoredGroup]:
@@ -58,7 +61,7 @@ def test_groups_arrive_with_raw_components_totals_and_hashes(
     buffer: ExperienceBuffer, policy_folder: str, complete: Complete
 ) -> None:
     complete([{"answer": "cba"}, {"answer": "xyz"}], ["cba", "abc", "xyz"])
-    near = RewardConfig(name="near", function="score_cluster.functions:character_accuracy", weight=0.5)
+    near = FunctionRewardConfig(name="near", function="score_cluster.functions:character_accuracy", weight=0.5)
     scorer = worker(buffer, policy_folder, exact(), near)
     assert scorer.step()
     groups = arrived(buffer)
@@ -71,7 +74,7 @@ def test_groups_arrive_with_raw_components_totals_and_hashes(
     ]
     assert [score.total for score in groups[0].scores] == pytest.approx([2 + 0.5, 0.5 / 3, 0.0])
     assert [score.components["right"] for score in groups[1].scores] == [0.0, 0.0, 1.0]
-    assert groups[0].component_hashes == {reward.name: reward.hash for reward in scorer._rewards}
+    assert groups[0].component_hashes == scorer._hashes
     assert all(len(value) == hashlib.sha256().digest_size * 2 for value in groups[0].component_hashes.values())
     assert groups[0].production.worker == "score-0"
     assert not scorer.step()
@@ -223,7 +226,7 @@ def test_a_reward_that_never_returns_fails_its_group_and_holds_up_no_other(
     assert sorted(arrived(buffer)) == [0, 1, 2, 4, 5, 6, 7]
     (settlement,) = buffer.settled()
     assert (settlement.sequence, settlement.outcome) == (3, "quarantined")
-    assert settlement.reason.endswith("reward 'fragile' of group 3 did not return within 0.2 s")
+    assert settlement.reason.endswith("reward 'fragile' failed on group 3: did not return within 0.2 s")
 
 
 def test_a_worker_full_of_rewards_that_never_return_makes_room_for_another(
@@ -240,7 +243,9 @@ def test_a_worker_full_of_rewards_that_never_return_makes_room_for_another(
 
 def test_setup_refuses_what_the_recipe_gets_wrong(buffer: ExperienceBuffer, policy_folder: str) -> None:
     with pytest.raises(ValueError, match="it takes field"):
-        worker(buffer, policy_folder, RewardConfig(name="x", function=exact().function, arguments={"feld": "y"}))
+        worker(
+            buffer, policy_folder, FunctionRewardConfig(name="x", function=exact().function, arguments={"feld": "y"})
+        )
     with pytest.raises(ValueError, match="is no model folder"):
         worker(buffer, policy_folder, exact(), reference=ReferenceConfig(path="/nowhere"))
 
@@ -255,10 +260,55 @@ def test_the_noise_floor_is_the_k3_sum_over_version_zero(
     for score in record.scores:  # behaviour log-probs are -3 throughout
         difference = score.reference_logprobs["reference"].astype(float) + 3.0
         sums.append((np.exp(difference) - 1 - difference).sum())
-    assert kl_of_version_zero([record]) == pytest.approx(np.mean(sums), rel=1e-6)
+    assert kl_of_version_zero([record]) == pytest.approx(sums, rel=1e-6)
     assert metrics.KL_NOISE_FLOOR._value.get() == pytest.approx(np.mean(sums), rel=1e-6)
 
 
 def test_a_failure_names_component_and_sequence() -> None:
     error = RewardFailed(component="right", sequence=3, problem="it broke")
     assert str(error) == "reward 'right' failed on group 3: it broke"
+
+
+def test_length_and_overlong_count_tokens_and_weigh_raw_components(
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete
+) -> None:
+    complete([{"answer": "a"}], ["abcd", "abcdefgh"])  # a token a letter and the end: 5 and 9
+    length = LengthRewardConfig(kind="length", name="length", limit_tokens=4, per_token=0.5, weight=2.0)
+    overlong = OverlongRewardConfig(kind="overlong", name="overlong", buffer_tokens=4)  # the prompt allows 8
+    worker(buffer, policy_folder, length, overlong).step()
+    (record,) = arrived(buffer).values()
+    # length: -0.5 * 1 and -0.5 * 5; overlong: (8 - 4 - 5) / 4 and beyond 8
+    assert [score.components for score in record.scores] == [
+        {"length": -0.5, "overlong": -0.25},
+        {"length": -2.5, "overlong": -1.0},
+    ]
+    assert [score.total for score in record.scores] == pytest.approx([2 * -0.5 - 0.25, 2 * -2.5 - 1.0])
+
+
+def test_overlong_begins_a_fifth_before_the_end_by_default(
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete
+) -> None:
+    complete([{}], ["abcdef"])  # 7 tokens
+    worker(buffer, policy_folder, OverlongRewardConfig(kind="overlong", name="overlong", max_tokens=10)).step()
+    assert [score.total for score in arrived(buffer)[0].scores] == [0.0]
+    complete_again = OverlongRewardConfig(kind="overlong", name="overlong", max_tokens=8)  # a fifth of 8: 2
+    judge = Judge(ScoringConfig(rewards=(complete_again,)), model_path="")
+    (judgement,) = judge.judge([answers_of(arrived(buffer)[0].group, decode=str)])
+    assert isinstance(judgement, Judgement)
+    assert judgement.totals == (-0.5,)  # (8 - 2 - 7) / 2
+
+
+def test_a_target_below_the_noise_floor_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    floor = NoiseFloor(target_nats=0.5)
+    floor.add([2.0] * (ENOUGH_RESPONSES - 1))
+    assert not caplog.records  # too few to tell
+    floor.add([2.0])
+    floor.add([2.0])
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["training.kl.target_nats = 0.5"]
+    assert "already measure 2 nats a response" in caplog.text
+    assert metrics.KL_BELOW_NOISE._value.get() == 1
+    NoiseFloor(target_nats=2.5).add([2.0] * ENOUGH_RESPONSES)
+    NoiseFloor(target_nats=None).add([2.0] * ENOUGH_RESPONSES)
+    assert len(caplog.records) == 1
+    assert metrics.KL_BELOW_NOISE._value.get() == 0
+    assert metrics.KL_NOISE_FLOOR._value.get() == 2.0

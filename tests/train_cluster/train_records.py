@@ -86,6 +86,7 @@ def a_scored_group(
             SampleScore(
                 components={"exact": reward},
                 total=reward,
+                measures={},
                 reference_logprobs={} if references is None else {"reference": references[i].astype(np.float32)},
                 step_positions=np.zeros(0, dtype=np.int32),
                 step_rewards=np.zeros(0, dtype=np.float32),
