@@ -109,6 +109,21 @@ def resume(run: RunPath, overrides: Overrides = None, as_json: Json = False) -> 
     commands.resume(run, overrides or [], as_json=as_json)
 
 
+@command("pipeline")
+def pipeline(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, say what is left to do, start nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Do all that a recipe describes: fine-tuning, reward model, run, export, evaluation; go on with what is begun."""
+    from orchestrator import commands
+
+    commands.pipeline(recipe, overrides or [], dry_run=dry_run, as_json=as_json)
+
+
 @command("data")
 def data(recipe: RecipePath, overrides: Overrides = None, as_json: Json = False) -> None:
     """Check a recipe's prompts, and show how many and how long they are and the first as the model sees it."""

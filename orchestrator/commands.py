@@ -163,6 +163,26 @@ def replay(path: Path, *, as_json: bool) -> None:
         raise SystemExit(1)
 
 
+def pipeline(path: Path, overrides: list[str], *, dry_run: bool, as_json: bool) -> None:
+    from orchestrator.pipeline import Pipeline, table
+    from orchestrator.stages import Stopped
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, whatever stage it meets
+    whole, console = Pipeline(recipes.load(path, overrides)), Console(quiet=as_json)
+    if dry_run:
+        found = whole.plan()
+        _emit(found, as_json=as_json, text="\n".join(found["lines"]))
+        return
+    try:
+        done = whole.run(quiet=as_json, say=console.say)
+    except Stopped:
+        raise SystemExit(130) from None
+    if as_json:
+        _emit({"stages": [stage.as_dict() for stage in done]}, as_json=True, text="")
+    else:
+        show_table(table(done))
+
+
 def sft(path: Path, overrides: list[str], *, as_json: bool) -> None:
     from orchestrator import preflight
 

@@ -46,6 +46,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.targets = self.path / "targets.json"
         self.diagnosis = self.path / "diagnosis.json"
+        self.policy = self.path / "policy"
         self.redis = self.path / "redis"
         self.server = self.path / "server.json"
         self.faults = self.path / "faults"

@@ -18,8 +18,14 @@ def resumable(folder: RunFolder, overrides: list[str]) -> Recipe:
     """The recipe with which the run goes on. RecipeError: a setting that a resume cannot change. ValueError: no such run."""
     if folder.says(REMOVING):
         raise ValueError(f"RUN = {folder.path}: is half removed; remedy: `headrace runs rm {folder.quoted}` ends it")
-    old = recipes.load_dumped(folder.recipe)
     new = recipes.load_dumped(folder.recipe, [*overrides, f"run.root={folder.path.parent}"])
+    check_resume(folder, new)
+    return new
+
+
+def check_resume(folder: RunFolder, new: Recipe) -> None:
+    """RecipeError: the run cannot go on with this recipe."""
+    old = recipes.load_dumped(folder.recipe)
     lines = resume_violations(old, new)
     if folder.run_id != old.run.name:
         lines.append(
@@ -28,7 +34,6 @@ def resumable(folder: RunFolder, overrides: list[str]) -> Recipe:
         )
     if lines:
         raise recipes.RecipeError(lines)
-    return new
 
 
 def start(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator import architecture
+from orchestrator import architecture, logs
 from orchestrator.recipe import RecipeError
 
 _HEADER_LENGTH = struct.Struct("<Q")
@@ -79,6 +79,7 @@ def count_parameters(model: ModelFolder) -> int:
     """Tied ones once; a model without weights is built for it, but without memory."""
     if model.stored_parameters is not None:
         return model.stored_parameters
+    logs.hush_libraries()
     import torch  # seconds to import, as is transformers
     from transformers import AutoModelForCausalLM
 
