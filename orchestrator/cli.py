@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from orchestrator.errors import RunFailed
+from orchestrator.errors import EvaluationFailed, RunFailed
 from weightstore.blobs import StoreError
 
 app = typer.Typer(
@@ -56,7 +56,7 @@ def command(name: str, *, group: typer.Typer = app) -> Callable[[Callable[..., N
                 raise typer.Exit(1) from None
             except ValueError as error:
                 _fail(str(error), code=2)
-            except (RunFailed, StoreError) as error:
+            except (RunFailed, EvaluationFailed, StoreError) as error:
                 _fail(str(error), code=1)
             except Exception as error:  # the last door; a run's driver has logged the traceback already
                 if os.environ.get("HEADRACE_DEBUG"):
@@ -166,6 +166,48 @@ def sft(recipe: RecipePath, overrides: Overrides = None, as_json: Json = False) 
     from orchestrator import commands
 
     commands.sft(recipe, overrides or [], as_json=as_json)
+
+
+@command("eval")
+def evaluate(
+    policies: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="POLICY... [KEY.PATH=VALUE]...",
+            help="Model folders, runs, RUN@STEP or RUN@best, the baseline first; then settings that replace the recipe's.",
+        ),
+    ],
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="RECIPE", help="Whose settings count; else those of the first RUN.")
+    ] = None,
+    prompts: Annotated[str | None, typer.Option(metavar="FILE", help="Held-out prompts: evaluation.path.")] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="WHAT", help="A reward model's folder, module:function, or a URL: evaluation.judge."),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="Answers a prompt: evaluation.samples.")] = None,
+    seed: Annotated[int | None, typer.Option(help="evaluation.seed")] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY>=VALUE", help="Exit code 1 unless it holds: win_rate>=0.7, kl<=15, distinct_3_ratio>=0.6, …"
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write figures and all answers, as JSON.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare policies on held-out prompts: who is better, by how much, at what price."""
+    from orchestrator.evaluation import command as evaluation
+
+    given = {"path": prompts, "samples": samples, "seed": seed, "judge": judge and evaluation.judge_of(judge)}
+    evaluation.run(
+        policies,
+        recipe_path=recipe,
+        settings={key: value for key, value in given.items() if value is not None},
+        gates=gate or [],
+        out=out,
+        as_json=as_json,
+    )
 
 
 @command("export")

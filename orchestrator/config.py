@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from experience.config import ExperienceConfig, PacingConfig
 from gen_cluster.config import GenerationConfig
 from orchestrator.data.config import DataConfig
+from orchestrator.evaluation.config import EvaluationConfig
 from orchestrator.ray_config import RayConfig
 from orchestrator.rules import violations
 from orchestrator.sections import ModelConfig, RunConfig, SuperviseConfig
@@ -37,6 +38,8 @@ class Recipe(BaseModel):
     supervise: SuperviseConfig = SuperviseConfig()
     sft: SftConfig | None = None
     """For `headrace sft`: teaches the model before it is reinforced."""
+    evaluation: EvaluationConfig | None = None
+    """For `headrace eval`: who is better, by whose judgement."""
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Recipe":
@@ -50,6 +53,7 @@ RESUMABLE_KEYS: Mapping[str, str] = {
     "run.steps": "a run may be prolonged; lower than before is refused",
     "run.root": "a run's folder may have been moved",
     "sft": "it made the model before the run began",
+    "evaluation": "what is measured, not what is trained",
     "ray": "where processes live does not enter the ledger",
     "supervise": "when to restart does not enter the ledger",
     "data.passes": "where the prompts end, not their order",

@@ -3,3 +3,7 @@
 
 class RunFailed(RuntimeError):
     """The run cannot go on; the message is the one-line cause that `status` shows."""
+
+
+class EvaluationFailed(RuntimeError):
+    """A judge, a reward or an engine failed; the message is one line that names it."""

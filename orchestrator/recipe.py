@@ -25,6 +25,7 @@ PATH_KEYS = (
     "run.root", "model.path", "data.path", "data.sources.*.path", "sft.base", "sft.path",
     "scoring.reference.path", "scoring.rewards.*.path", "scoring.rewards.*.paths.*",
     "scoring.rewards.*.token_file", "scoring.rewards.*.ca_file", "store.url",
+    "evaluation.path", "evaluation.reference", "evaluation.judge.model",
     "store.scratch",
     "experience.password_file", "experience.ca_file", "experience.certificate_file", "experience.key_file",
 )  # fmt: skip
@@ -52,23 +53,22 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     file = Path(path)
     raw = _read(file)
     problems = _resolve_paths(raw, folder=file.parent)
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        try:
-            if not equals or not all(key.split(".")):
-                raise ValueError("not an override; write key.path=value")
-            resolved, unfit = _resolved(key, yamlfile.parse(value), folder=Path.cwd())
-            if unfit:
-                raise ValueError(unfit[0][2])
-            _override(raw, key.split("."), resolved)
-        except yaml.YAMLError as error:
-            problems.append(f"{key} = {value}: not valid YAML ({_yaml_problem(error)}); quote the value")
-        except ValueError as error:
-            problems.append(f"{text}: {error}")
+    problems += _apply(raw, overrides)
     recipe, more = _validate(raw)
     if recipe is None or problems:
         raise RecipeError([*problems, *more])
     return recipe
+
+
+def load_sections(overrides: Sequence[str], *, names: Sequence[str]) -> dict[str, Any]:
+    """These sections by their defaults and overrides alone, where there is no recipe. RecipeError with all problems."""
+    raw: dict[str, Any] = {}
+    problems = _apply(raw, overrides)
+    problems += [_line(key, raw[key], "needs a recipe", "name one with --recipe") for key in raw if key not in names]
+    sections, more = _validate_sections({name: raw.get(name, {}) for name in names}, names)
+    if problems or more:
+        raise RecipeError([*problems, *more])
+    return sections
 
 
 def dump(recipe: Recipe) -> str:
@@ -108,6 +108,25 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
     return " ".join(str(getattr(error, "problem", None) or error).split())
+
+
+def _apply(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Set each `key.path=value` in the recipe; a line for each that cannot be."""
+    problems = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        try:
+            if not equals or not all(key.split(".")):
+                raise ValueError("not an override; write key.path=value")
+            resolved, unfit = _resolved(key, yamlfile.parse(value), folder=Path.cwd())
+            if unfit:
+                raise ValueError(unfit[0][2])
+            _override(raw, key.split("."), resolved)
+        except yaml.YAMLError as error:
+            problems.append(f"{key} = {value}: not valid YAML ({_yaml_problem(error)}); quote the value")
+        except ValueError as error:
+            problems.append(f"{text}: {error}")
+    return problems
 
 
 def _override(tree: dict[str, Any], parts: Sequence[str], value: Any) -> None:
@@ -172,8 +191,20 @@ def _matches(key: str, pattern: str) -> bool:
 def _validate(raw: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
     """The recipe, or all that is wrong with it: section by section, then the rules between sections that are valid."""
     lines = [_unknown(key, raw[key]) for key in raw if key not in Recipe.model_fields]
+    sections, wrong = _validate_sections(raw, Recipe.model_fields)
+    lines += wrong
+    if "run" in sections and "root" not in (raw.get("run") or {}):
+        sections["run"] = sections["run"].model_copy(update={"root": str(Path(sections["run"].root).resolve())})
+    lines += violations(sections)
+    return (None, lines) if lines else (Recipe(**sections), [])
+
+
+def _validate_sections(raw: Mapping[str, Any], names: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+    """The sections that are valid by themselves, and what is wrong with the others."""
     sections: dict[str, Any] = {}
-    for name, field in Recipe.model_fields.items():
+    lines: list[str] = []
+    for name in names:
+        field = Recipe.model_fields[name]
         given = raw.get(name, {} if field.default is PydanticUndefined else field.default)
         if isinstance(given, BaseModel):
             sections[name] = given
@@ -193,10 +224,7 @@ def _validate(raw: Mapping[str, Any]) -> tuple[Recipe | None, list[str]]:
         if wrong:
             sections.pop(name, None)
             lines += wrong.values()
-    if "run" in sections and "root" not in (raw.get("run") or {}):
-        sections["run"] = sections["run"].model_copy(update={"root": str(Path(sections["run"].root).resolve())})
-    lines += violations(sections)
-    return (None, lines) if lines else (Recipe(**sections), [])
+    return sections, lines
 
 
 def _infinite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:

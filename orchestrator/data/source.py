@@ -72,7 +72,7 @@ def open_sources(config: DataConfig) -> tuple[Source, ...]:
     problems: list[str] = []
     for key, one in config.each().items():
         try:
-            sources.append(_open(key, one))
+            sources.append(open_one(key, one))
         except RecipeError as error:
             problems += error.lines
     problems += _too_many_bad(config, sources)
@@ -98,7 +98,8 @@ def _too_many_bad(config: DataConfig, sources: Sequence[Source]) -> Iterator[str
         )
 
 
-def _open(key: str, config: SourceConfig) -> Source:
+def open_one(key: str, config: SourceConfig) -> Source:
+    """Read and check every row of the data set that section `key` describes. RecipeError: there is no such, or no row."""
     files = find_files(config.path, split=config.split, field=f"{key}.path")
     rows: Rows = (JsonRows if files.kind == "jsonl" else ArrowRows)(files, config, key=key)
     if not len(rows):
