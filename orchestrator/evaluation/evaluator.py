@@ -58,12 +58,24 @@ class Evaluator:
     def __init__(self, plan: Plan) -> None:
         """ValueError: a judge, reward or reference that cannot be loaded."""
         self._plan, self._config = plan, plan.config
-        self._rewards = Rewards(plan.scoring.rewards) if plan.scoring is not None else None
-        if self._config.judge is None and self._rewards is None:
+        if self._config.judge is None and plan.scoring is not None and plan.scoring.combine.kind != "sum":
+            raise ValueError(
+                f"evaluation.judge = null: totals of scoring.combine = {plan.scoring.combine.kind} compare the samples of one "
+                "policy only; name a judge"
+            )
+        if self._config.judge is None and plan.scoring is None:
             raise ValueError(
                 "evaluation.judge = null: without a recipe there is no reward to judge by; name a judge with --judge"
             )
-        judge = None if self._config.judge is None else open_judge(self._config.judge)
+        self._rewards = _rewards(plan)
+        judge = None
+        if self._config.judge is not None:
+            judge = open_judge(
+                self._config.judge,
+                model_path=plan.model_path,
+                threads=plan.threads,
+                max_tokens=plan.drawing.max_tokens,
+            )
         self.judge = OWN_REWARD if judge is None else judge.name
         self._score_judge = judge if isinstance(judge, ScoreJudge) else None
         self._pair_judge = judge if isinstance(judge, PairJudge) else None
@@ -179,3 +191,18 @@ class Evaluator:
         return Answer(
             text=self._plan.text(one.tokens), tokens=one.tokens, logprobs=one.logprobs, finish_reason=one.finish_reason
         )
+
+
+def _rewards(plan: Plan) -> Rewards | None:
+    """The recipe's, if there is one."""
+    scoring = plan.scoring
+    if scoring is None:
+        return None
+    return Rewards(
+        scoring.rewards,
+        constraints=scoring.constraints,
+        model_path=plan.model_path,
+        threads=plan.threads,
+        timeout_s=scoring.reward_timeout_s,
+        max_tokens=plan.drawing.max_tokens,
+    )

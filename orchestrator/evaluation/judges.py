@@ -16,7 +16,7 @@ from orchestrator.evaluation.config import JudgeConfig
 from orchestrator.evaluation.records import Answers, Question
 from orchestrator.evaluation.rewards import Rewards
 from orchestrator.imports import resolve
-from score_cluster.config import RewardConfig
+from score_cluster.reward_config import FunctionRewardConfig, ModelRewardConfig, RewardConfig
 
 Progress = Callable[[int, int], None]
 
@@ -100,18 +100,23 @@ class PairFunction:
         return value
 
 
-def open_judge(config: JudgeConfig) -> ScoreJudge | PairJudge:
-    """ValueError: one line says what cannot be loaded."""
+def open_judge(config: JudgeConfig, *, model_path: str, threads: int, max_tokens: int) -> ScoreJudge | PairJudge:
+    """model_path: the policies' folder. ValueError: one line says what cannot be loaded."""
     if config.url is not None:
         from orchestrator.evaluation.http_judge import HttpJudge  # only where there is one
 
         return HttpJudge(config)
     if config.function is not None and (function := _pair_function(config)) is not None:
         return PairFunction(config.function, function, config.arguments)
+    reward: RewardConfig
     if config.function is not None:
-        reward = RewardConfig(name="judge", function=config.function, arguments=dict(config.arguments))
-        return TotalJudge(config.function, Rewards([reward]))
-    raise ValueError(f"evaluation.judge.model = {config.model}: cannot be loaded; name a function or a url")
+        reward = FunctionRewardConfig(name="judge", function=config.function, arguments=dict(config.arguments))
+    else:
+        reward = ModelRewardConfig(name="judge", kind="model", path=config.model, precision="float32")
+    rewards = Rewards(
+        [reward], model_path=model_path, threads=threads, timeout_s=config.timeout_s, max_tokens=max_tokens
+    )
+    return TotalJudge(str(config.function or config.model), rewards)
 
 
 def both_orders(judge: PairJudge, pairs: Sequence[Pair], progress: Progress = silent) -> Verdicts:
