@@ -131,6 +131,7 @@ def scored_by(judge: Any, rows: list[dict[str, Any]], texts: list[str], answers:
             metadata=rows[answer.prompt],
             completions=(answer.text,),
             tokens=(np.asarray(answer.tokens, dtype=np.int32),),
+            finished=(True,),
             max_tokens=len(answer.tokens),
         )
         for answer in answers

@@ -25,6 +25,8 @@ class Answers:
     """G texts, special tokens left out."""
     tokens: tuple[Int32Array, ...]
     """G arrays of [L], the end-of-sequence token included where the answer ended by itself."""
+    finished: tuple[bool, ...]
+    """G: whether the answer ended by itself, not by its length."""
     max_tokens: int
     """What the prompt may be answered with."""
 
@@ -79,5 +81,6 @@ def answers_of(group: CompletionGroup, *, decode: Decode) -> Answers:
         metadata=prompt.metadata,
         completions=tuple(decode(completion.tokens) for completion in group.completions),
         tokens=tuple(completion.tokens for completion in group.completions),
+        finished=tuple(completion.finish_reason == "stop" for completion in group.completions),
         max_tokens=prompt.sampling.max_tokens,
     )

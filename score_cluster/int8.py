@@ -1,15 +1,17 @@
-"""INT8 inference of a frozen causal language model: weights per output channel, activations per token or in float."""
+"""INT8 inference of a frozen model: weights per output channel, activations per token or in float."""
 
 import torch
 from torch import nn
 
+from score_cluster.frozen import SCALAR_HEAD
 
-def quantize(model: nn.Module, *, activations: bool) -> None:
+
+def quantize(model: nn.Module, *, activations: bool, field: str) -> None:
     """Replace the weights of all linear layers by INT8 ones, in place. ValueError: a layer it has no INT8 form for.
 
     Scales are symmetric, one an output channel and one a token (Dettmers et al. 2022, section 3.1: vector-wise).
-    Embeddings and the output head stay in float: the one is a look-up, the other decides every log-prob, and often they
-    are one tensor. Norms and biases stay too.
+    Embeddings and the head stay in float: the one is a look-up, the other decides every log-prob or score, and often they
+    are one tensor. Norms and biases stay too. `field` names the recipe's key in errors.
 
     activations: False leaves them in float; a few large ones in a trained model spoil the scale of their token, which is
     where most of the error comes from (section 3.2 of the same paper).
@@ -36,14 +38,14 @@ def quantize(model: nn.Module, *, activations: bool) -> None:
     quantize_(model, config, filter_fn=lambda module, _: isinstance(module, nn.Linear) and module not in kept)
     if left := _still_float(model, kept):
         raise ValueError(
-            f"scoring.reference.precision is INT8, and {type(model).__name__} has matrices outside linear layers "
+            f"{field}: its precision is INT8, and {type(model).__name__} has matrices outside linear layers "
             f"({', '.join(left[:3])}{', …' if len(left) > 3 else ''}); use float32 or bfloat16"
         )
 
 
 def float_modules(model: nn.Module) -> set[nn.Module]:
-    """The embeddings and the output head."""
-    head = model.get_output_embeddings()
+    """The embeddings and the head: a language model's or a reward model's."""
+    head = model.get_output_embeddings() or getattr(model, SCALAR_HEAD, None)
     return {module for module in model.modules() if isinstance(module, nn.Embedding) or module is head}
 
 

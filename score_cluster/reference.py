@@ -1,21 +1,18 @@
 """The reference: a frozen language model that says how likely it would have made each response token."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from experience.schema import Float32Array, Int32Array
 from score_cluster.batching import micro_batches
 from score_cluster.config import ReferenceConfig
+from score_cluster.frozen import check_folder, load_frozen
 
 if TYPE_CHECKING:
     import torch
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,27 +41,14 @@ class HfReference:
         model_path: the policy's initial model, also the reference when the config names none.
         threads: intra-op threads, set for the whole process.
         """
-        import torch
         from transformers import AutoModelForCausalLM
 
-        from score_cluster.int8 import quantize, weight_bytes
-
-        torch.set_num_threads(threads)
         path = config.path or model_path
         _check_folders(path, model_path)
-        dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
-        model, found = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, local_files_only=True, output_loading_info=True
+        self._model = load_frozen(
+            AutoModelForCausalLM, path, precision=config.precision, threads=threads, field="scoring.reference.path"
         )
-        if missing := sorted(found["missing_keys"]):  # transformers draws them at random, with a warning
-            raise ValueError(f"reference: {path} lacks {len(missing)} of its weights ({missing[0]} …); copy it again")
-        self._model: Any = model.eval().requires_grad_(False)
         self._limit = config.micro_batch_tokens
-        if config.precision in ("int8", "int8_weights"):
-            quantize(self._model, activations=config.precision == "int8")
-        self._model.to("cuda" if torch.cuda.is_available() else "cpu")
-        size = weight_bytes(self._model)
-        logger.info("reference loaded", extra={"path": path, "precision": config.precision, "weight_bytes": size})
 
     def logprobs(self, responses: Sequence[Response]) -> list[Float32Array]:
         """See `Reference`. Sequences are padded and share forward passes of at most `micro_batch_tokens` tokens."""
@@ -126,14 +110,10 @@ def _check(response: Response, *, vocabulary: int) -> None:
 def _check_folders(path: str, model_path: str) -> None:
     from transformers import AutoConfig
 
-    for folder in (path, model_path):
-        if not (Path(folder) / "config.json").is_file():
-            raise ValueError(f"scoring.reference.path: {folder} is no model folder (it has no config.json)")
-    if not any(Path(path).glob("*.safetensors")):
-        raise ValueError(f"scoring.reference.path: {path} has no weights (*.safetensors); name a folder that has them")
+    check_folder(path, field="scoring.reference.path")
     sizes = [AutoConfig.from_pretrained(folder, local_files_only=True).vocab_size for folder in (path, model_path)]
     if sizes[0] != sizes[1]:
         raise ValueError(
-            f"scoring.reference.path: {path} has a vocabulary of {sizes[0]}, the policy {model_path} one of {sizes[1]}; "
+            f"scoring.reference.path = {path}: has a vocabulary of {sizes[0]}, the policy {model_path} one of {sizes[1]}; "
             "name a reference of the policy's own family, or null for its initial model"
         )

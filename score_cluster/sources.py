@@ -9,6 +9,7 @@ from score_cluster.patience import Patience
 from score_cluster.reward_config import (
     FunctionRewardConfig,
     LengthRewardConfig,
+    ModelRewardConfig,
     OverlongRewardConfig,
     RewardConfig,
 )
@@ -36,4 +37,8 @@ def open_source(config: RewardConfig, *, model_path: str, threads: int, patience
             return LengthReward(config=config)
         case OverlongRewardConfig():
             return OverlongReward(config=config)
+        case ModelRewardConfig():
+            from score_cluster.model_source import ModelSource  # loads torch and transformers
+
+            return ModelSource(config, model_path=model_path, threads=threads)
     raise ValueError(f"reward {config.name!r}: kind {config.kind} cannot be opened")

@@ -126,7 +126,10 @@ def test_int8_shrinks_all_but_embeddings_and_norms(folder: str, precision: str) 
 
 def test_int8_of_a_model_without_linear_layers_is_refused(tmp_path: Path) -> None:
     GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=VOCABULARY)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"GPT2LMHeadModel has matrices outside linear layers .*use float32 or bfl"):
+    with pytest.raises(
+        ValueError,
+        match=r"scoring.reference.path: its precision is INT8, and GPT2LMHeadModel has matrices outside linear layers .*use float32 or bfl",
+    ):
         reference(str(tmp_path), precision="int8")
 
 
@@ -151,7 +154,7 @@ def test_a_missing_folder_missing_weights_and_another_vocabulary_are_refused(fol
     with pytest.raises(ValueError, match="is no model folder"):
         reference(folder, path=str(tmp_path / "absent"))
     write_model(tmp_path / "bare")
-    with pytest.raises(ValueError, match="bare has no weights"):
+    with pytest.raises(ValueError, match="bare: has no weights"):
         reference(str(tmp_path / "bare"))
     other = save_llama(tmp_path / "other", vocabulary=VOCABULARY + 1)
     with pytest.raises(ValueError, match=r"has a vocabulary of 54, the policy .* one of 53"):

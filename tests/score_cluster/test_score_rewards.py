@@ -73,6 +73,7 @@ def answers(*completions: str, **metadata: Any) -> Answers:
         metadata=metadata,
         completions=completions,
         tokens=tuple(np.zeros(len(text), dtype=np.int32) for text in completions),
+        finished=(True,) * len(completions),
         max_tokens=10,
     )
 
