@@ -9,6 +9,7 @@ from orchestrator.config import Recipe
 from orchestrator.folder import RunFolder
 from orchestrator.modelfolder import safetensors_start
 from orchestrator.recipe import RecipeError
+from orchestrator.reward_checks import reward_models
 
 SMALL_FILES = (".json", ".jinja", ".model", ".txt")
 """Configuration, tokenizer and chat template of a model folder, in all the forms that Hugging Face writes."""
@@ -29,6 +30,8 @@ def same_inputs(folder: RunFolder, recipe: Recipe, *, prompts: Mapping[str, str]
     if reference is not None and reference.path is not None:
         paths["scoring.reference.path"] = reference.path
         found["scoring.reference.path"] = model_digest(Path(reference.path), weights=True)
+    for key, path in reward_models(recipe.scoring).items():
+        paths[key], found[key] = path, model_digest(Path(path), weights=True)
     noted = _noted(folder.inputs) if folder.inputs.exists() else {}
     changed = [key for key, digest in found.items() if noted.get(key, digest) != digest]
     if changed:

@@ -56,7 +56,7 @@ def read_model(path: str, *, field: str, random_init: bool = False) -> ModelFold
                 "take model and tokenizer from the same place"
             ]
         )
-    stored = None if random_init else _count_stored(folder, field)
+    stored = None if random_init else count_stored(folder, field)
     _refuse(where, architecture.problems(config, stored_parameters=stored))
     return ModelFolder(
         path=folder,
@@ -167,7 +167,7 @@ def _config(folder: Path, where: str) -> Any:
         raise RecipeError([f"{where}: its config.json cannot be read ({_brief(error)}); repair it"]) from error
 
 
-def _count_stored(folder: Path, field: str) -> int:
+def count_stored(folder: Path, field: str) -> int:
     """Elements in the folder's safetensors files, from their headers."""
     where = f"{field} = {folder}"
     index = folder / "model.safetensors.index.json"

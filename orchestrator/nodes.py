@@ -17,6 +17,7 @@ from orchestrator.config import Recipe
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
 from orchestrator.recipe import RecipeError
+from orchestrator.reward_checks import reward_models
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 """The same for all that runs on one kernel."""
@@ -131,4 +132,5 @@ def _problems(node: str, answer: Mapping[str, Any], recipe: Recipe, *, with_buff
 
 def _model_paths(recipe: Recipe) -> dict[str, str]:
     reference = recipe.scoring.reference.path if recipe.scoring.reference else None
-    return {"model.path": recipe.model.path} | ({"scoring.reference.path": reference} if reference else {})
+    referred = {"scoring.reference.path": reference} if reference else {}
+    return {"model.path": recipe.model.path, **referred, **reward_models(recipe.scoring)}

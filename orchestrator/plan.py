@@ -8,8 +8,9 @@ from typing import Any
 from orchestrator.config import Recipe
 from orchestrator.data.survey import Survey
 from orchestrator.disk import size
-from orchestrator.modelfolder import ModelFolder, count_parameters
+from orchestrator.modelfolder import ModelFolder, count_parameters, count_stored
 from orchestrator.prompts import PromptSource
+from score_cluster.reward_config import ModelRewardConfig
 from train_cluster.config import HISTORY_STEPS
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1, "int8_weights": 1}
@@ -170,8 +171,20 @@ def _memory_bytes(recipe: Recipe, parameters: int) -> dict[str, int]:
     state = {
         "driver": 0.0,
         "generation": parameters * DTYPE_BYTES[engine.dtype] + engine.kv_cache_gib * 1024**3,
-        "scoring": parameters * DTYPE_BYTES[recipe.scoring.reference.precision] if recipe.scoring.reference else 0,
+        "scoring": _frozen_bytes(recipe, parameters),
         # Master, moments and a float32 gradient are shared out; the gathered forward weights are not.
         "trainer": parameters * ((MASTER_BYTES + 4) / training.ranks + weight),
     }
     return {name: int(size + PROCESS_BYTES[name]) for name, size in state.items()}
+
+
+def _frozen_bytes(recipe: Recipe, parameters: int) -> float:
+    """Of the reference, taken to be as large as the policy, and of all reward models."""
+    scoring = recipe.scoring
+    reference = parameters * DTYPE_BYTES[scoring.reference.precision] if scoring.reference else 0.0
+    return reference + sum(
+        DTYPE_BYTES[reward.precision_in_force] * count_stored(Path(path), f"scoring.rewards.{index}")
+        for index, reward in enumerate(scoring.rewards)
+        if isinstance(reward, ModelRewardConfig)
+        for path in reward.folders
+    )

@@ -19,8 +19,7 @@ from orchestrator.modelfolder import ModelFolder, read_model, stop_tokens
 from orchestrator.plan import Plan, make_plan
 from orchestrator.prompts import PromptIssuer, PromptSource, open_source
 from orchestrator.recipe import RecipeError
-from score_cluster import rewards
-from score_cluster.reward_config import FunctionRewardConfig
+from orchestrator.reward_checks import function_problems, model_problems, service_problems
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +114,8 @@ def _examine(recipe: Recipe) -> _Findings:
             "experience.url = memory: the processes of a run cannot share a buffer in memory; set experience.url=embedded"
         )
     problems.lines += own_redis.file_problems(recipe)
-    problems.lines += _reward_problems(recipe)
+    problems.lines += function_problems(recipe.scoring)
+    problems.lines += service_problems(recipe)
     problems.lines += _folder_problems(recipe)
     problems.lines += _fault_problems()
     model = problems.collect(lambda: _read_policy(recipe))
@@ -126,6 +126,7 @@ def _examine(recipe: Recipe) -> _Findings:
         overlong = _context_problems(recipe, model)
         problems.lines += overlong
         problems.collect(lambda: _check_reference(recipe, model))
+        problems.lines += model_problems(recipe, model)
         stops = problems.collect(lambda: _stop_tokens(recipe, model))
         source = None if overlong else problems.collect(lambda: open_source(recipe, model))
     if source is not None:
@@ -186,18 +187,6 @@ def _check_reference(recipe: Recipe, model: ModelFolder) -> None:
     else:
         return
     raise RecipeError([f"scoring.reference.path = {config.path}: {reason}; {remedy}"])
-
-
-def _reward_problems(recipe: Recipe) -> list[str]:
-    problems = []
-    for index, config in enumerate(recipe.scoring.rewards):
-        if not isinstance(config, FunctionRewardConfig):
-            continue
-        try:
-            rewards.load(config)
-        except ValueError as error:
-            problems.append(f"scoring.rewards.{index}.function = {config.function}: {' '.join(str(error).split())}")
-    return problems
 
 
 def _folder_problems(recipe: Recipe) -> list[str]:

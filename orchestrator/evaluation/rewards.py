@@ -79,6 +79,7 @@ class Rewards:
             metadata=question.metadata,
             completions=tuple(answer.text for answer in row),
             tokens=tuple(answer.tokens for answer in row),
+            finished=tuple(answer.finish_reason == "stop" for answer in row),
             max_tokens=self._max_tokens,
         )
 
