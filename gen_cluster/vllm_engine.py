@@ -38,14 +38,9 @@ class VllmEngine:
 
     def __init__(self, config: EngineConfig, *, model_path: str) -> None:
         """Takes seconds. `model_path`: a Hugging Face folder; only its configuration is read."""
-        os.environ.update(ENVIRONMENT)
-        os.environ["OMP_NUM_THREADS"] = str(config.threads)  # else vLLM serves on one
-        for name, level in LOG_LEVELS.items():
-            logging.getLogger(name).setLevel(level)
+        load_vllm(config)
         import torch  # after the environment is set
 
-        _load_vllm()
-        logger.info("vllm imported")
         torch.set_num_threads(config.threads)
         self._vllm = _start(config, model_path)
         self._config = config
@@ -157,11 +152,16 @@ def refuse_unfit(fetched: FetchedVersion, expected: Mapping[str, tuple[int, ...]
         )
 
 
-def _load_vllm() -> None:
-    """Import it with the collector off, then put what the imports made out of its sight.
+def load_vllm(config: EngineConfig) -> None:
+    """Import it, as an engine of `config` needs it; at once when that is done already.
 
-    Of some 10 s of imports this saves 2-3 s, and 2 s of the start, in which vLLM collects five times.
+    The collector is off meanwhile, and never looks at what the imports made: of some 10 s this saves 2-3 s, and 2 s of the
+    start, in which vLLM collects five times.
     """
+    os.environ.update(ENVIRONMENT)
+    os.environ["OMP_NUM_THREADS"] = str(config.threads)  # else vLLM serves on one
+    for name, level in LOG_LEVELS.items():
+        logging.getLogger(name).setLevel(level)
     gc.disable()
     try:
         import vllm.engine.arg_utils
@@ -169,6 +169,7 @@ def _load_vllm() -> None:
     finally:
         gc.enable()
     gc.freeze()
+    logger.info("vllm imported")
 
 
 def _start(config: EngineConfig, model_path: str) -> Any:

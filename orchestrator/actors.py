@@ -20,11 +20,14 @@ import prometheus_client
 import ray
 
 from orchestrator import logs
-from orchestrator.imports import collector_off, resolve
+from orchestrator.imports import LOADER, collector_off, resolve
 from orchestrator.malloc import keep_freed_memory
 from orchestrator.network import interface_of
 
 log = logging.getLogger(__name__)
+
+_ASIDE = 10
+"""Niceness of work ahead of its time: a tenth of a contended processor, and all of one that nobody else wants."""
 
 
 @ray.remote(
@@ -34,7 +37,9 @@ class Host:
     """setup -> run, or setup -> call …; `beat` and `stop` at any time. Ended by a kill: its state is in the stores.
 
     become -> as setup, once the worker in hand has finished what it was called for: the next in the same process, in the
-    group that the ranks have joined. On a node that does not share the run's folder its log lies under the same path there.
+    group that the ranks have joined. warm -> the libraries are loaded meanwhile; become.
+
+    On a node that does not share the run's folder its log lies under the same path there.
     """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
@@ -47,6 +52,7 @@ class Host:
         server, _ = prometheus_client.start_http_server(0, addr=self._address)
         self._port = server.server_port
         self._meeting: dict[str, Any] = {}
+        self._warming = threading.Thread(target=self._load, name="loading", daemon=True)
 
     def _take(self, spec: Mapping[str, Any]) -> None:
         """The worker to build next: where it logs, and where its stacks go when it is asked for them."""
@@ -75,7 +81,9 @@ class Host:
 
     @ray.method(concurrency_group="work")
     def become(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        """The worker of another spec of the same kind and place among the ranks."""
+        """The worker of another spec, of the same kind and place: after an earlier one, or the first after `warm`."""
+        if self._warming.is_alive():
+            self._warming.join()
         self._take(spec)
         gc.collect()  # the last worker's model, before what is left of it would be kept for good
         log.info("process taken over", extra={"pid": os.getpid()})
@@ -90,6 +98,21 @@ class Host:
         self._state = "running"
         log.info("ready", extra={"answer": answer})
         return dict(answer or {})
+
+    @ray.method(concurrency_group="control")
+    def warm(self) -> None:
+        """Begin to load the libraries of its kind of worker, mostly on what the machine has left beside other work."""
+        self._warming.start()
+
+    def _load(self) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _ASIDE)  # on Linux this thread's alone
+        try:
+            with collector_off():
+                resolve(LOADER)(self._spec)
+        except Exception:  # whoever builds the worker meets it again, and is heard
+            log.exception("libraries not loaded")
+        else:
+            log.info("libraries loaded")
 
     @ray.method(concurrency_group="work")
     def run(self) -> None:

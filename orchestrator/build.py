@@ -16,6 +16,18 @@ def build(spec: Mapping[str, Any]) -> Any:
     return {"gen": _generation, "score": _scoring, "rank": _rank}[spec["kind"]](_Parts(spec))
 
 
+def load(spec: Mapping[str, Any]) -> None:
+    """Import what a worker of this kind is built from, and build nothing."""
+    if spec["kind"] == "gen":
+        from gen_cluster.vllm_engine import load_vllm
+
+        load_vllm(Recipe.model_validate(spec["recipe"]).generation.engine)
+    elif spec["kind"] == "score":
+        from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+
+        import score_cluster.worker  # noqa: F401
+
+
 class _Parts:
     """What every kind needs."""
 

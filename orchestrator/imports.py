@@ -8,6 +8,8 @@ from typing import Any
 
 BUILDER = "orchestrator.build:build"
 """Makes the worker of a process, as `resolve` reads it; benchmarks name another, which puts in stand-ins."""
+LOADER = "orchestrator.build:load"
+"""Imports what the worker of a process needs, ahead of its building."""
 
 
 @contextmanager

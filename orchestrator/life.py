@@ -121,7 +121,7 @@ def _live(
             buffer=buffer,
             cluster=cluster,
             builder=builder,
-            hosts=session.take_ranks() if session else (),
+            hosts=session.take("gen", "score", "rank") if session else {},
         )
         run = Run(
             recipe,

@@ -59,7 +59,7 @@ class RankCrew:
             buffer=None,
             cluster=self._opened.enter_context(opener(self._recipe, self._folder, epoch=None, warn=log.warning)),
             rank_setup=self._setup,
-            hosts=self._session.take_ranks() if self._session else (),
+            hosts=self._session.take("rank") if self._session else {},
         )
         self._opened.callback(self._kill)
         return self
@@ -67,7 +67,7 @@ class RankCrew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self._session and self._session.keep_ranks([rank.actor for rank in self._ranks]):
+        if kind is None and self._session and self._session.keep({rank.name: rank.actor for rank in self._ranks}):
             self._ranks = []
         self._opened.close()
 

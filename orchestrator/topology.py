@@ -1,7 +1,8 @@
 """Makes the processes of a life of a run: who they are, what they are told, and where in the cluster they go."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from experience.buffer import ExperienceBuffer
@@ -19,7 +20,8 @@ class Topology:
     """Makes the processes of one life of a run.
 
     `buffer` is None in a replay and in supervised fine-tuning; `rank_setup` are the arguments of the ranks' setup;
-    `builder`: see orchestrator.imports. `hosts`: of ranks that an earlier stage leaves, which become the first life's.
+    `builder`: see orchestrator.imports. `hosts`: by worker's name, processes of an earlier stage, which become those
+    of the first life.
     """
 
     def __init__(
@@ -33,12 +35,12 @@ class Topology:
         cluster: Cluster,
         rank_setup: Mapping[str, Any] | None = None,
         builder: str = BUILDER,
-        hosts: Sequence[Any] = (),
+        hosts: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._recipe, self._folder, self._store = recipe, folder, store
         self._run_epoch = self._trainer_epoch = epoch
         self._buffer, self._rank_setup = buffer, dict(rank_setup or {})
-        self._builder, self._hosts = builder, hosts
+        self._builder, self._hosts = builder, dict(hosts)
         self._cluster = cluster
 
     @property
@@ -61,7 +63,6 @@ class Topology:
             if self._buffer is not None:
                 self._buffer.raise_epoch(role="trainer", epoch=self._trainer_epoch)
         world = self._recipe.training.ranks
-        hosts, self._hosts = self._hosts or (None,) * world, ()
         members: list[Member] = []
         for rank in range(world):
             spec = self._spec("rank", f"rank-{rank}", self._recipe.training.threads)
@@ -69,34 +70,39 @@ class Topology:
             spec |= {"with_buffer": self._buffer is not None and rank == 0}
             options = self._cluster.options("rank", rank, life)
             meeting = members[0].meeting if members else None
-            members.append(self._member(spec, options, now, meeting=meeting, host=hosts[rank]))
+            members.append(self._member(spec, options, now, meeting=meeting))
         return members
 
     def _member(
-        self, spec: Mapping[str, Any], options: Mapping[str, Any], now: float, *, meeting: Any = None, host: Any = None
+        self, spec: Mapping[str, Any], options: Mapping[str, Any], now: float, *, meeting: Any = None
     ) -> Member:
         return Member(
             spec,
             options=options,
             environment=self._cluster.environment(),
             meeting=meeting,
-            host=host,
+            host=self._hosts.pop(spec["name"], None),
             config=self._recipe.supervise,
             now=now,
         )
 
     def _spec(self, kind: str, name: str, threads: int) -> dict[str, Any]:
-        return {
-            "builder": self._builder,
-            "kind": kind,
-            "name": name,
-            "threads": threads,
-            "folder": str(self._folder.path),
-            "recipe": self._recipe.model_dump(mode="json"),
-            "run_epoch": self._run_epoch,
-            "trainer_epoch": self._trainer_epoch,
-            "driver_pid": os.getpid(),
-            "driver_node": self._cluster.node,
-            "host": self._cluster.worker_host,
-            "setup": {},
-        }
+        spec = basic_spec(self._recipe, self._folder, self._cluster, kind=kind, name=name, threads=threads)
+        epochs = {"run_epoch": self._run_epoch, "trainer_epoch": self._trainer_epoch}
+        return spec | epochs | {"builder": self._builder, "setup": {}}
+
+
+def basic_spec(
+    recipe: Recipe, folder: RunFolder, cluster: Cluster, *, kind: str, name: str, threads: int
+) -> dict[str, Any]:
+    """What a process is told as it comes up, whatever it is to hold."""
+    return {
+        "kind": kind,
+        "name": name,
+        "threads": threads,
+        "folder": str(folder.path),
+        "recipe": recipe.model_dump(mode="json"),
+        "driver_pid": os.getpid(),
+        "driver_node": cluster.node,
+        "host": cluster.worker_host,
+    }

@@ -214,7 +214,7 @@ def life(tmp_path, monkeypatch):
         epoch=3,
         buffer=buffer,
         cluster=Anywhere(),
-        hosts=("one", "another"),
+        hosts={"rank-0": "one", "rank-1": "another", "gen-1": "a third"},
     )
     return topology, buffer, specs, store
 
@@ -255,4 +255,6 @@ def test_only_the_first_life_takes_over_the_processes_of_an_earlier_stage(life):
     topology, _, specs, _ = life
     topology.ranks(0, 0.0)
     topology.ranks(1, 0.0)
-    assert [spec["process"] for spec in specs] == ["one", "another", None, None]
+    for index, number in [(0, 0), (1, 0), (1, 1)]:
+        topology.worker("gen", index, number, 0.0)
+    assert [spec["process"] for spec in specs] == ["one", "another", None, None, None, "a third", None]
