@@ -12,8 +12,8 @@ from orchestrator.stores import LINEAGE, open_buffer, open_ledger, open_store
 
 
 def build(spec: Mapping[str, Any]) -> Any:
-    """kind: gen | score | rank."""
-    return {"gen": _generation, "score": _scoring, "rank": _rank}[spec["kind"]](_Parts(spec))
+    """kind: gen | score | rank | eval."""
+    return {"gen": _generation, "score": _scoring, "rank": _rank, "eval": _evaluation}[spec["kind"]](_Parts(spec))
 
 
 def load(spec: Mapping[str, Any]) -> None:
@@ -43,11 +43,20 @@ class _Parts:
         epochs = {"run_epoch": self.spec["run_epoch"], "trainer_epoch": self.spec["trainer_epoch"]}
         return open_buffer(self.recipe, self.folder, **epochs)
 
+    def weights(self) -> Any:
+        from weightstore.fetch import StoreWeightSource
+
+        return StoreWeightSource(
+            open_store(self.recipe, self.folder),
+            lineage=LINEAGE,
+            run_epoch=self.spec["run_epoch"],
+            threads=self.recipe.store.fetch_threads,
+        )
+
 
 def _generation(parts: _Parts) -> Any:
     from gen_cluster.vllm_engine import VllmEngine
     from gen_cluster.worker import GenerationWorker
-    from weightstore.fetch import StoreWeightSource
 
     recipe = parts.recipe
     return GenerationWorker(
@@ -55,12 +64,7 @@ def _generation(parts: _Parts) -> Any:
         name=parts.spec["consumer"],
         engine=VllmEngine(recipe.generation.engine, model_path=recipe.model.path),
         buffer=parts.buffer(),
-        weights=StoreWeightSource(
-            open_store(recipe, parts.folder),
-            lineage=LINEAGE,
-            run_epoch=parts.spec["run_epoch"],
-            threads=recipe.store.fetch_threads,
-        ),
+        weights=parts.weights(),
         lease_s=recipe.experience.lease_s,
         alone_limit=recipe.experience.alone_limit,
         reached=parts.reached,
@@ -81,6 +85,23 @@ def _scoring(parts: _Parts) -> Any:
         lease_s=recipe.experience.lease_s,
         alone_limit=recipe.experience.alone_limit,
         kl_target_nats=None if recipe.training.kl.where == "none" else recipe.training.kl.target_nats,
+        reached=parts.reached,
+    )
+
+
+def _evaluation(parts: _Parts) -> Any:
+    from orchestrator.evaluation.plan import plan_of
+    from orchestrator.periodic.examiner import VersionExaminer
+    from orchestrator.periodic.worker import EvaluationWorker
+
+    recipe = parts.recipe
+    return EvaluationWorker(
+        examiner=VersionExaminer(
+            plan_of(recipe), baseline=None if recipe.model.random_init else Path(recipe.model.path)
+        ),
+        weights=parts.weights(),
+        model_path=recipe.model.path,
+        best=parts.folder.best,
         reached=parts.reached,
     )
 

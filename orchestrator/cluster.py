@@ -25,7 +25,7 @@ class Cluster(Protocol):
 
     node             id of the one that the driver is on
     host             address at which the driver's own servers listen; a worker's is `worker_host`, empty = its node's
-    options(...)     of the actor for a role (gen | score | rank), an index of it and a life of that
+    options(...)     of the actor for a role (gen | score | rank | eval), an index of it and a life of that
     environment()    variables that a worker must be given, since it does not inherit them
     """
 
@@ -50,8 +50,13 @@ class LocalRay:
 
     def options(self, kind: str, index: int, life: int) -> dict[str, Any]:
         roles = self._recipe.ray.resources
-        role = {"gen": roles.generation, "score": roles.scoring, "rank": roles.training}[kind]
-        needed = self._recipe.generation.engine.tensor_parallel if kind == "gen" else 1
+        role = {
+            "gen": roles.generation,
+            "score": roles.scoring,
+            "rank": roles.training,
+            "eval": roles.evaluation,
+        }[kind]
+        needed = self._recipe.generation.engine.tensor_parallel if kind in ("gen", "eval") else 1
         gpus = float(needed if role.gpus is None else role.gpus)
         return {"num_gpus": gpus if self._has_gpus else 0}
 

@@ -14,6 +14,7 @@ from orchestrator.console import Console, show_table
 from orchestrator.disk import bytes_below, size
 from orchestrator.folder import LIVING, RunFolder, state_of
 from orchestrator.imports import BUILDER
+from orchestrator.periodic.results import evaluation_lines
 
 
 def run(path: Path, overrides: list[str], *, as_json: bool, builder: str = BUILDER) -> None:
@@ -94,6 +95,8 @@ def _status_lines(content: Mapping[str, Any]) -> list[str]:
         lines.append(f"live groups {content['live']}, streams {content['streams']}, restarts {content['restarts']}")
     for name, cursor in content.get("data", {}).items():
         lines.append(f"data {name}: pass {cursor['pass']}, place {cursor['place']}")
+    if "evaluation" in content:
+        lines += evaluation_lines(content["evaluation"])
     if content.get("waits"):
         lines.append(f"now: {content['waits']}")
     for name, worker in content.get("workers", {}).items():

@@ -41,6 +41,11 @@ class Recipe(BaseModel):
     evaluation: EvaluationConfig | None = None
     """For `headrace eval`: who is better, by whose judgement."""
 
+    @property
+    def evaluates_itself(self) -> bool:
+        """While it runs, with a process for it."""
+        return self.evaluation is not None and self.evaluation.interval_steps is not None
+
     @model_validator(mode="after")
     def _sections_agree(self) -> "Recipe":
         lines = violations({name: getattr(self, name) for name in type(self).model_fields})

@@ -19,6 +19,7 @@ every point costs one call of an empty function.
     rank.step               an update of the step is done                                step
     version.manifest.before, .after   shards are written; the version exists             step
     newest.before, .after   the word that a version is the newest                        step
+    evaluation.asked, .fetched, .written, best.pinned   of a version, in this order; `fetched` in the evaluator    step
     cut.manifest.before, .after       files are written; the checkpoint exists           step
 """
 

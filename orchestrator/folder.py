@@ -44,6 +44,8 @@ class RunFolder:
         self.logs = self.path / "logs"
         self.status = self.path / "status.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.evaluations = self.path / "evaluations.jsonl"
+        self.best = self.path / "best"
         self.targets = self.path / "targets.json"
         self.diagnosis = self.path / "diagnosis.json"
         self.policy = self.path / "policy"

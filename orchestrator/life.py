@@ -30,6 +30,7 @@ from orchestrator.console import Console
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
 from orchestrator.imports import BUILDER
+from orchestrator.periodic.evaluation import PeriodicEvaluation
 from orchestrator.prompts import PromptIssuer
 from orchestrator.run import Ending, Run, Signals
 from orchestrator.session import Session
@@ -37,7 +38,10 @@ from orchestrator.stores import LINEAGE, claim_name, open_buffer, open_ledger, o
 from orchestrator.topology import Topology
 from orchestrator.versions import life_record
 from weightstore.adopt import adopt_newest
+from weightstore.blobs import BlobStore
 from weightstore.epochs import claim_epoch, newest_epoch
+from weightstore.manifest import WeightVersion
+from weightstore.pins import adopt_pins
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +117,7 @@ def _live(
         newest = adopt_newest(store, lineage=LINEAGE, run_epoch=epoch, threads=recipe.store.fetch_threads)
         published = newest.number if newest else -1
         committed = recover(buffer, ledger, admission)
+        adopt_pins(store, lineage=LINEAGE, run_epoch=epoch)
         topology = Topology(
             recipe,
             folder,
@@ -122,6 +127,9 @@ def _live(
             cluster=cluster,
             builder=builder,
             hosts=session.take("gen", "score", "rank") if session else {},
+        )
+        evaluation = _evaluation(
+            recipe, folder, topology, store=store, epoch=epoch, newest=newest, console=console, reached=reached
         )
         run = Run(
             recipe,
@@ -137,9 +145,39 @@ def _live(
             published=published,
             metrics_address=f"{cluster.host}:{metrics_port}",
             console=console,
+            evaluation=evaluation,
             reached=reached,
         )
         return _drive(run, console)
+
+
+def _evaluation(
+    recipe: Recipe,
+    folder: RunFolder,
+    topology: Topology,
+    *,
+    store: BlobStore,
+    epoch: int,
+    newest: WeightVersion | None,
+    console: Console,
+    reached: faults.Reached,
+) -> PeriodicEvaluation | None:
+    """None: the run does not evaluate itself."""
+    config = recipe.evaluation
+    if config is None or not recipe.evaluates_itself:
+        return None
+    return PeriodicEvaluation(
+        config,
+        recipe.supervise,
+        folder=folder,
+        store=store,
+        lineage=LINEAGE,
+        run_epoch=epoch,
+        newest=newest,
+        spawn=topology.worker,
+        console=console,
+        reached=reached,
+    )
 
 
 def _drive(run: Run, console: Console) -> Ending:

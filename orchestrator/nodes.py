@@ -133,4 +133,6 @@ def _problems(node: str, answer: Mapping[str, Any], recipe: Recipe, *, with_buff
 def _model_paths(recipe: Recipe) -> dict[str, str]:
     reference = recipe.scoring.reference.path if recipe.scoring.reference else None
     referred = {"scoring.reference.path": reference} if reference else {}
+    if recipe.evaluation is not None and recipe.evaluates_itself:
+        referred["evaluation.path"] = recipe.evaluation.path
     return {"model.path": recipe.model.path, **referred, **reward_models(recipe.scoring)}

@@ -33,12 +33,15 @@ def rank_ask(recipe: Recipe, *, gpus: bool) -> Ask:
 
 
 def worker_asks(recipe: Recipe, *, gpus: bool) -> list[Ask]:
-    """One for each engine and scorer, engines first: what needs many GPUs of one node is placed before what fits anywhere."""
+    """One for each engine, scorer and evaluator, engines first: what needs many GPUs of one node is placed before what fits anywhere."""
     engine, roles = recipe.generation.engine, recipe.ray.resources
     generation = _bundle(roles.generation, threads=engine.threads, gpus=engine.tensor_parallel if gpus else 0)
     scoring = _bundle(roles.scoring, threads=recipe.scoring.threads, gpus=1 if gpus else 0)
+    evaluation = _bundle(roles.evaluation, threads=engine.threads, gpus=engine.tensor_parallel if gpus else 0)
+    evaluators = 1 if recipe.evaluates_itself else 0
     return [
         *_each("gen", "ray.resources.generation", recipe.generation.workers, generation),
+        *_each("eval", "ray.resources.evaluation", evaluators, evaluation),
         *_each("score", "ray.resources.scoring", recipe.scoring.workers, scoring),
     ]
 

@@ -18,7 +18,7 @@ MASTER_BYTES = 12
 """A parameter in a checkpoint: float32 master weight and two moments."""
 TOKEN_BYTES = 13
 """A response token in the ledger: id 4, sampled 1, behaviour log-prob 4, reference log-prob 4."""
-PROCESS_BYTES = {"driver": 400e6, "generation": 1.9e9, "scoring": 0.9e9, "trainer": 0.85e9}
+PROCESS_BYTES = {"driver": 400e6, "generation": 1.9e9, "scoring": 0.9e9, "trainer": 0.85e9, "evaluation": 2.1e9}
 """A process with a tiny model on CPU, as measured: libraries, mostly."""
 
 
@@ -121,6 +121,7 @@ def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
             "generation": generation.workers,
             "scoring": recipe.scoring.workers,
             "trainer": training.ranks,
+            **({"evaluation": 1} if recipe.evaluates_itself else {}),
         },
         version_bytes=version,
         checkpoint_bytes=checkpoint,
@@ -152,6 +153,8 @@ def _disk_bytes(recipe: Recipe, *, version: int, checkpoint: int, batch: int) ->
     steps, keep = recipe.run.steps, recipe.training.checkpoint.keep
     cuts = min(keep, steps) + 1
     versions = min(recipe.pacing.max_staleness + 2 + keep, steps + 1) + 1
+    if recipe.evaluates_itself:  # the best version and the one in evaluation with a cut each, and <run>/best
+        cuts, versions = cuts + 2, versions + 3
     batches = min(steps, max(HISTORY_STEPS, keep * recipe.training.checkpoint.interval_steps))
     return versions * version + cuts * checkpoint + batches * batch
 
@@ -175,6 +178,8 @@ def _memory_bytes(recipe: Recipe, parameters: int) -> dict[str, int]:
         # Master, moments and a float32 gradient are shared out; the gathered forward weights are not.
         "trainer": parameters * ((MASTER_BYTES + 4) / training.ranks + weight),
     }
+    if recipe.evaluates_itself:  # an engine, and the reference in float32
+        state["evaluation"] = state["generation"] + parameters * DTYPE_BYTES["float32"]
     return {name: int(size + PROCESS_BYTES[name]) for name, size in state.items()}
 
 

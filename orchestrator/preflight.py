@@ -16,6 +16,7 @@ from orchestrator.data.preview import previews
 from orchestrator.data.rows import check_rows
 from orchestrator.data.source import open_sources
 from orchestrator.modelfolder import ModelFolder, read_model, stop_tokens
+from orchestrator.periodic import check as periodic
 from orchestrator.plan import Plan, make_plan
 from orchestrator.prompts import PromptIssuer, PromptSource, open_source
 from orchestrator.recipe import RecipeError
@@ -127,6 +128,7 @@ def _examine(recipe: Recipe) -> _Findings:
         problems.lines += overlong
         problems.collect(lambda: _check_reference(recipe, model))
         problems.lines += model_problems(recipe, model)
+        problems.lines += periodic.problems(recipe)
         stops = problems.collect(lambda: _stop_tokens(recipe, model))
         source = None if overlong else problems.collect(lambda: open_source(recipe, model))
     if source is not None:

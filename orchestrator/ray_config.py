@@ -18,7 +18,7 @@ class RoleConfig(BaseModel):
     cpus: float | None = Field(default=None, gt=0)
     """null = the role's threads. Ray only counts them: it confines no process to them."""
     gpus: float | None = Field(default=None, ge=0)
-    """null = where the cluster has GPUs tensor_parallel for an engine, 1 for a scorer or a rank; where it has none, none."""
+    """null = where the cluster has GPUs tensor_parallel for an engine and the evaluator, 1 for a scorer or a rank; where it has none, none."""
     custom: dict[str, float] = {}
     """Amounts of custom resources by name, as nodes were started with (`ray start --resources`): a pool of nodes, say."""
 
@@ -53,6 +53,8 @@ class ResourcesConfig(BaseModel):
     """A scorer; 0.5 GPU lets two share one."""
     training: RoleConfig = RoleConfig()
     """A rank. All ranks are placed together or not at all."""
+    evaluation: RoleConfig = RoleConfig()
+    """The evaluator of evaluation.interval_steps: an engine of its own, and what judges."""
 
 
 class RayConfig(BaseModel):

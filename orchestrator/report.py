@@ -13,6 +13,7 @@ from orchestrator import metrics
 from orchestrator.config import Recipe
 from orchestrator.console import Console
 from orchestrator.folder import RunFolder
+from orchestrator.periodic.evaluation import PeriodicEvaluation
 from orchestrator.supervise import Supervisor
 from orchestrator.trainer import Trainer
 from orchestrator.watchdog import verdict
@@ -50,16 +51,17 @@ class Reporter:
         supervisor: Supervisor,
         *,
         data: Mapping[str, Mapping[str, int]],
+        evaluation: PeriodicEvaluation | None = None,
     ) -> None:
         if now - self._written_at < INTERVAL_S:
             return
         self._written_at = now
         self._export(trainer, supervisor)
-        members = [*trainer.ranks, *supervisor.members()]
+        members = [*trainer.ranks, *supervisor.members(), *(evaluation.members() if evaluation else ())]
         self._status |= {
             "state": "running" if trainer.started else "starting",
             "pid": os.getpid(),
-            **self._progress(trainer),
+            **self._progress(trainer, evaluation),
             "live": snapshot.live,
             "streams": dict(snapshot.depths),
             "data": {name: dict(cursor) for name, cursor in data.items()},
@@ -74,9 +76,16 @@ class Reporter:
         self._tell(lambda: self._write_targets(addresses))
         self._console.waiting(self._status)
 
-    def ended(self, state: str, trainer: Trainer, *, cause: str = "") -> None:
+    def ended(
+        self, state: str, trainer: Trainer, *, cause: str = "", evaluation: PeriodicEvaluation | None = None
+    ) -> None:
         """The last word: completed, stopped or failed, with the one-line cause."""
-        self._status |= self._progress(trainer) | {"state": state, "cause": cause, "workers": {}, "waits": ""}
+        self._status |= self._progress(trainer, evaluation) | {
+            "state": state,
+            "cause": cause,
+            "workers": {},
+            "waits": "",
+        }
         try:
             self._folder.write_last(self._status | {"updated": _now()})
         except OSError as error:
@@ -84,7 +93,7 @@ class Reporter:
                 raise
             log.warning("the cause could not be written", extra={"cause": cause, "error": str(error)})
 
-    def _progress(self, trainer: Trainer) -> dict[str, Any]:
+    def _progress(self, trainer: Trainer, evaluation: PeriodicEvaluation | None) -> dict[str, Any]:
         return {
             "step": trainer.reached,
             "committed": trainer.committed,
@@ -93,6 +102,7 @@ class Reporter:
             "trainer": trainer.doing(),
             "written_bytes": self._written_before + trainer.written_bytes,
             "last_step": self._last_step,
+            **({"evaluation": evaluation.status()} if evaluation else {}),
         }
 
     def _tell(self, write: Callable[[], None]) -> None:

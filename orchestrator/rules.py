@@ -12,6 +12,7 @@ from experience.config import ExperienceConfig, PacingConfig
 from gen_cluster.config import GenerationConfig
 from orchestrator.data.config import DataConfig, OneSource
 from orchestrator.data.order import LONGEST_BLOCK, whole_weights
+from orchestrator.evaluation.config import EvaluationConfig
 from orchestrator.ray_config import RayConfig
 from orchestrator.scoring_rules import SCORING_RULES
 from orchestrator.sections import ModelConfig, SuperviseConfig
@@ -143,6 +144,15 @@ def _fine_tuned_weights_are_used(model: "ModelConfig", sft: SftConfig | None) ->
         )
 
 
+def _the_best_can_be_told(model: "ModelConfig", evaluation: EvaluationConfig | None) -> Iterator[str]:
+    during = evaluation is not None and evaluation.interval_steps is not None
+    if evaluation is not None and during and evaluation.metric == "win_rate" and model.random_init:
+        yield (
+            "evaluation.metric = win_rate: model.random_init is true, so that model.path has no weights to win against; "
+            "set evaluation.metric=reward, or evaluation.interval_steps=null"
+        )
+
+
 def _mini_batches_are_equal(pacing: PacingConfig, training: TrainingConfig) -> Iterator[str]:
     groups, parts = pacing.batch_groups, training.mini_batches
     if groups % parts:
@@ -253,6 +263,7 @@ RULES: tuple[Callable[..., Iterator[str]], ...] = (
     _kl_is_measurable,
     _reference_has_weights,
     _fine_tuned_weights_are_used,
+    _the_best_can_be_told,
     _mini_batches_are_equal,
     _response_fits,
     _system_prompt_is_used,

@@ -23,6 +23,7 @@ from orchestrator.disk import LowWater
 from orchestrator.errors import RunFailed
 from orchestrator.faults import Reached
 from orchestrator.folder import RunFolder
+from orchestrator.periodic.evaluation import PeriodicEvaluation
 from orchestrator.report import Reporter
 from orchestrator.server_loss import LossWatch
 from orchestrator.supervise import Kind, Supervisor
@@ -60,6 +61,7 @@ class Run:
         published: int,
         metrics_address: str,
         console: Console,
+        evaluation: PeriodicEvaluation | None = None,
         reached: Reached = lambda point, step: None,
     ) -> None:
         self._recipe, self._store, self._buffer = recipe, store, buffer
@@ -82,15 +84,16 @@ class Run:
             committed=committed,
             published=published,
             on_step=self._stepped,
-            on_published=self._published,
+            on_published=self._take_published,
         )
+        self._evaluation = evaluation
         self._losses = LossWatch(buffer, mend=self._mended)
         self._mend = mend
         self._watchdog = Watchdog(recipe.supervise, folder)
         self._brake = PoisonBrake(batch_groups=recipe.pacing.batch_groups)
 
     def drive(self) -> Ending:
-        """Until the last step is trained, published and saved, or a stop was asked for. RunFailed: cannot go on."""
+        """Until the last step is trained, published, saved and evaluated, or a stop was asked for. RunFailed: cannot go on."""
         while True:
             now = time.monotonic()
             self._supervisor.tick(now)  # first: engines take longest to start
@@ -100,11 +103,14 @@ class Run:
             if not self._stop.is_set():
                 snapshot = self._losses.pacing(self._admit, snapshot)
             data = self._admission.cursors(snapshot)
-            self._reporter.tick(now, snapshot, self._trainer, self._supervisor, data=data)
+            evaluated = self._evaluate(now)
+            self._reporter.tick(now, snapshot, self._trainer, self._supervisor, data=data, evaluation=self._evaluation)
             self._brake.tick(snapshot, self._buffer)
-            self._watchdog.tick(now, snapshot, self._trainer, self._supervisor)
             if self._trainer.finished:
-                return "completed"
+                if evaluated or self._stop.is_set():
+                    return "completed"
+            else:
+                self._watchdog.tick(now, snapshot, self._trainer, self._supervisor)
             if self._stop.is_set() and (self._trainer.settled or not self._trainer.started):
                 if self._shortage:
                     raise RunFailed(self._shortage)
@@ -113,6 +119,14 @@ class Run:
 
     def _admit(self, snapshot: Snapshot) -> None:
         self._admission.admit(snapshot, published=self._trainer.published)
+
+    def _evaluate(self, now: float) -> bool:
+        """False while the last version waits for its evaluation, which has a deadline of its own."""
+        if self._evaluation is None:
+            return True
+        finished = self._trainer.finished
+        self._evaluation.tick(now, trained=self._trainer.reached > 0, final=finished)
+        return not finished or self._evaluation.settled(now)
 
     def _mended(self) -> None:
         """A batch committed meanwhile could train a group that is issued anew as lost."""
@@ -134,11 +148,12 @@ class Run:
 
     def close(self) -> None:
         """End all processes of this life: their state is in the stores."""
-        for member in (*self._supervisor.members(), *self._trainer.ranks):
+        evaluators = self._evaluation.members() if self._evaluation else []
+        for member in (*self._supervisor.members(), *self._trainer.ranks, *evaluators):
             member.kill()
 
     def ended(self, state: str, *, cause: str) -> None:
-        self._reporter.ended(state, self._trainer, cause=cause)
+        self._reporter.ended(state, self._trainer, cause=cause, evaluation=self._evaluation)
 
     def _wait(self) -> None:
         """Until a call of the trainer finishes, or the poll interval has passed."""
@@ -152,13 +167,19 @@ class Run:
         self._supervisor.progressed()
         self._reporter.stepped(report)
 
-    def _published(self, answer: Mapping[str, Any]) -> None:
+    def _take_published(self, answer: Mapping[str, Any]) -> None:
+        newest = self._published(answer)
+        if self._evaluation is not None:
+            self._evaluation.published(newest)
+
+    def _published(self, answer: Mapping[str, Any]) -> WeightVersion:
         version = WeightVersion(lineage=self._lineage, epoch=int(answer["epoch"]), number=int(answer["number"]))
         self._reached("newest.before", version.number)
-        record_newest(self._store, version, run_epoch=self._epoch)
+        newest = record_newest(self._store, version, run_epoch=self._epoch)
         self._reached("newest.after", version.number)
         metrics.PUBLISHED.set(version.number)
         log.info("published", extra=dict(answer))
+        return newest
 
 
 class Signals:

@@ -49,8 +49,8 @@ class Topology:
         return self._trainer_epoch
 
     def worker(self, kind: str, index: int, life: int, now: float) -> Member:
-        """A generation worker or a scorer; each life has a name of its own, so that its leases are its own."""
-        section = self._recipe.generation.engine if kind == "gen" else self._recipe.scoring
+        """A generation worker, a scorer or the evaluator; each life has a name of its own, so that its leases are its own."""
+        section = self._recipe.scoring if kind == "score" else self._recipe.generation.engine
         spec = self._spec(kind, f"{kind}-{index}", section.threads) | {
             "consumer": f"{kind}-{index}.e{self._run_epoch}.{life}"
         }

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -86,6 +86,14 @@ class EvaluationConfig(OneSource):
     """Of sampling and of the bootstrap; the same seed, policies and machine give the same answers."""
     resamples: int = Field(default=2000, ge=100)
     """Of the bootstrap: the 95 % limits are stable to some 0.2 percentage points."""
+    interval_steps: int | None = Field(default=None, ge=1)
+    """Evaluate the run's own versions so often while it runs, and its last one, by a process beside the training; null = never."""
+    metric: Literal["win_rate", "reward"] = "win_rate"
+    """By what the best version of a run is chosen: win rate against the model that it began with, or total reward."""
+    deadline_s: float = Field(default=3600.0, gt=0)
+    """For one evaluation during a run, which takes minutes; then its process is started anew. Also what the end of a run waits for."""
+    patience_steps: int = Field(default=200, ge=1)
+    """Where the metric has not risen for so long, the run says so."""
     gates: tuple[str, ...] = ()
     """Conditions such as win_rate>=0.7; `headrace eval` ends with exit code 1 where one fails."""
 

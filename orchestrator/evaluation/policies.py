@@ -9,10 +9,9 @@ from pathlib import Path
 from orchestrator import recipe as recipes
 from orchestrator.folder import RunFolder
 from orchestrator.modelfolder import ModelFolder, read_model
-from orchestrator.stores import LINEAGE, open_store
-from weightstore.listing import committed, version_folders
+from orchestrator.published import NEWEST, find_version
+from orchestrator.stores import open_store
 from weightstore.manifest import WeightVersion
-from weightstore.publish import last_recorded
 
 _VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures")
 """Of a config.json: what says nothing of the architecture."""
@@ -55,14 +54,6 @@ def find_policy(text: str) -> Policy:
     if _find_run(text) is not None:
         which = ""
     recipe = recipes.load_dumped(run.recipe)
-    if which == "best":
-        folder = run.path / "best"
-        if not (folder / "config.json").is_file():
-            raise ValueError(
-                f"POLICY = {text}: the run has no best policy; it is kept where evaluation.interval_steps is set, "
-                f"else name {where} or {where}@STEP"
-            )
-        return Policy(name=name, model_path=str(folder), run=run, version=None)
     version = _find_version(text, recipe=recipe, run=run, which=which)
     return Policy(name=name, model_path=recipe.model.path, run=run, version=version)
 
@@ -100,16 +91,7 @@ def _find_run(text: str) -> RunFolder | None:
 
 
 def _find_version(text: str, *, recipe: recipes.Recipe, run: RunFolder, which: str) -> WeightVersion:
-    store = open_store(recipe, run)
-    if not which:
-        newest = last_recorded(store, lineage=LINEAGE)
-        if newest is None:
-            raise ValueError(f"POLICY = {text}: the run has published no weights yet; let it train a step")
-        return newest
-    there = committed(version_folders(store, LINEAGE))
-    if which.isdecimal() and (fitting := [one for one in there if one.number == int(which)]):
-        return max(fitting)
-    steps = ", ".join(str(step) for step in sorted({one.number for one in there})) or "none"
-    raise ValueError(
-        f"POLICY = {text}: no version of step {which} is kept, only of {steps}; name one of these, or best"
-    )
+    try:
+        return find_version(open_store(recipe, run), run, which or NEWEST)
+    except ValueError as error:
+        raise ValueError(f"POLICY = {text}: {error}") from error
