@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from score_cluster import rewards
 from score_cluster.answers import RewardSource
+from score_cluster.http_source import HttpSource
 from score_cluster.lengths import LengthReward, OverlongReward
 from score_cluster.patience import Patience
 from score_cluster.reward_config import (
     FunctionRewardConfig,
+    HttpRewardConfig,
     LengthRewardConfig,
     ModelRewardConfig,
     OverlongRewardConfig,
@@ -37,8 +39,9 @@ def open_source(config: RewardConfig, *, model_path: str, threads: int, patience
             return LengthReward(config=config)
         case OverlongRewardConfig():
             return OverlongReward(config=config)
+        case HttpRewardConfig():
+            return HttpSource(config)
         case ModelRewardConfig():
             from score_cluster.model_source import ModelSource  # loads torch and transformers
 
             return ModelSource(config, model_path=model_path, threads=threads)
-    raise ValueError(f"reward {config.name!r}: kind {config.kind} cannot be opened")

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from score_workers import arrived, exhaust, worker
 
 from experience import wire
 from experience.buffer import ExperienceBuffer, Fenced
-from experience.schema import CompletionGroup, ScoredGroup
+from experience.schema import CompletionGroup
 from score_cluster import metrics
 from score_cluster.answers import RewardFailed, answers_of
 from score_cluster.config import ReferenceConfig, ScoringConfig
@@ -27,34 +28,12 @@ from score_cluster.worker import RewardsHang, ScoringWorker
 Complete = Callable[..., None]
 
 
-def worker(buffer: ExperienceBuffer, policy_folder: str, *rewards: RewardConfig, **options: Any) -> ScoringWorker:
-    reference = options.pop("reference", None)
-    reached = options.pop("reached", lambda point, step: None)
-    config = ScoringConfig(rewards=rewards, reference=reference, poll_interval_s=0.01, **options)
-    scorer = ScoringWorker(
-        config, name="score-0", model_path=policy_folder, buffer=buffer, lease_s=30.0, alone_limit=2, reached=reached
-    )
-    scorer.setup()
-    return scorer
-
-
 def exact(weight: float = 2.0) -> RewardConfig:
     return FunctionRewardConfig(name="right", function="score_cluster.functions:exact_match", weight=weight)
 
 
 def component(function: str) -> RewardConfig:
     return FunctionRewardConfig(name="fragile", function=function)
-
-
-def arrived(buffer: ExperienceBuffer, count: int = 20) -> dict[int, ScoredGroup]:
-    return {sequence: wire.decode(data, ScoredGroup) for sequence, data in buffer.take(range(count)).items()}
-
-
-def exhaust(scorer: ScoringWorker) -> None:
-    for _ in range(50):
-        if not scorer.step():
-            return
-    raise AssertionError("the worker never runs out of work")
 
 
 def test_groups_arrive_with_raw_components_totals_and_hashes(
