@@ -85,6 +85,17 @@ def _reward_models_are_named(scoring: ScoringConfig) -> Iterator[str]:
             )
 
 
+def _a_scorer_holds_one_engine(scoring: ScoringConfig) -> Iterator[str]:
+    engines = [
+        i for i, one in enumerate(scoring.rewards) if isinstance(one, ModelRewardConfig) and one.engine == "vllm"
+    ]
+    for index in engines[1:]:
+        yield (
+            f"scoring.rewards.{index}.engine = vllm: scoring.rewards.{engines[0]} has one already, and a process holds one; "
+            f"set scoring.rewards.{index}.engine=hf"
+        )
+
+
 def _scorers_have_the_gpus(scoring: ScoringConfig, ray: RayConfig) -> Iterator[str]:
     gpus = ray.resources.scoring.gpus
     for index, reward in enumerate(scoring.rewards):
@@ -130,6 +141,7 @@ SCORING_RULES: tuple[Callable[..., Iterator[str]], ...] = (
     _named_components_exist,
     _groups_can_be_compared,
     _reward_models_are_named,
+    _a_scorer_holds_one_engine,
     _scorers_have_the_gpus,
     _penalty_begins_below_its_end,
     _urls_are_addresses,

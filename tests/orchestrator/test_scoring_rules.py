@@ -72,6 +72,11 @@ def test_one_completion_cannot_be_compared(combine):
     assert refused(LENGTH, generation={"group_size": 2}, combine=combine) == []
 
 
+def test_two_engines_of_vllm_are_one_too_many():
+    (said,) = refused(MODEL | {"engine": "vllm"}, MODEL | {"engine": "vllm", "name": "n"})
+    assert said.startswith("scoring.rewards.1.engine = vllm: scoring.rewards.0 has one already")
+
+
 def test_gpus_suffice_for_the_split():
     split = MODEL | {"engine": "vllm", "tensor_parallel": 4}
     (said,) = refused(split, scorer={"gpus": 2})
