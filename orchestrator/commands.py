@@ -168,7 +168,7 @@ def replay(path: Path, *, as_json: bool) -> None:
 
 def pipeline(path: Path, overrides: list[str], *, dry_run: bool, as_json: bool) -> None:
     from orchestrator.pipeline import Pipeline, table
-    from orchestrator.stages import Stopped
+    from orchestrator.stage import Stopped
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, whatever stage it meets
     whole, console = Pipeline(recipes.load(path, overrides)), Console(quiet=as_json)
@@ -184,6 +184,8 @@ def pipeline(path: Path, overrides: list[str], *, dry_run: bool, as_json: bool) 
         _emit({"stages": [stage.as_dict() for stage in done]}, as_json=True, text="")
     else:
         show_table(table(done))
+    if any(not gate["passed"] for stage in done for gate in stage.answer.get("gates", ())):
+        raise SystemExit(1)
 
 
 def sft(path: Path, overrides: list[str], *, as_json: bool) -> None:

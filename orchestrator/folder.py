@@ -49,6 +49,7 @@ class RunFolder:
         self.targets = self.path / "targets.json"
         self.diagnosis = self.path / "diagnosis.json"
         self.policy = self.path / "policy"
+        self.evaluation = self.path / "evaluation.json"
         self.redis = self.path / "redis"
         self.server = self.path / "server.json"
         self.faults = self.path / "faults"

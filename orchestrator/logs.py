@@ -70,3 +70,6 @@ def hush_libraries() -> None:
     for name in ("torch", "torchao", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    import transformers.utils.logging  # which may have read the environment long before
+
+    transformers.utils.logging.disable_progress_bar()

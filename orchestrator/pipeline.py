@@ -4,7 +4,6 @@ One Ray and one set of rank processes serve all stages. Between two stages nothi
 its result whole in a folder, so that the same command goes on wherever the one before it ended.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,8 @@ from orchestrator.config import Recipe
 from orchestrator.folder import RunFolder
 from orchestrator.recipe import RecipeError
 from orchestrator.session import Session
-from orchestrator.stages import Stage, State, stages_of
+from orchestrator.stage import Stage, State, read_result
+from orchestrator.stages import stages_of
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Done:
     stage: str
     makes: str
     seconds: float
-    """Of all lives that worked on it, as far as they noted it."""
+    """Of all lives that worked on it and came to note it."""
     here: bool
     """By this command; False: it was there already."""
     answer: Mapping[str, Any]
@@ -41,8 +41,8 @@ class Done:
 
 
 def table(done: Sequence[Done]) -> list[list[str]]:
-    rows = [["stage", "seconds", "what came of it", "where"]]
-    rows += [[one.stage, f"{one.seconds:.1f}", one.summary or "was there already", one.makes] for one in done]
+    rows = [["stage", "seconds", "where", "what came of it"]]
+    rows += [[one.stage, f"{one.seconds:.1f}", one.makes, one.summary] for one in done]
     return [*rows, ["all", f"{sum(one.seconds for one in done):.1f}", "", ""]]
 
 
@@ -52,7 +52,7 @@ class Pipeline:
     def __init__(self, recipe: Recipe) -> None:
         self._recipe, self._stages = recipe, stages_of(recipe)
         self._folder = RunFolder(Path(recipe.run.root) / f".{recipe.run.name}.pipeline")
-        self._notes = self._folder.path / "stages.json"
+        self._notes = self._folder.path / "seconds.json"
 
     def examine(self) -> dict[str, State]:
         """The state of each stage, once all that is left to do has passed its checks. RecipeError: all that is wrong."""
@@ -92,39 +92,31 @@ class Pipeline:
                 return [self._one(stage, session, quiet=quiet, say=say) for stage in self._stages]
 
     def _one(self, stage: Stage, session: Session, *, quiet: bool, say: Callable[[str], None]) -> Done:
-        notes = self._read_notes()
-        note = notes.get(stage.name, {"seconds": 0.0, "answer": {}})
+        notes = read_result(self._notes)
         state = stage.state()  # again: it may hang on what the stages before it have made
+        seconds = notes.get(stage.name, 0.0) if state != "new" else 0.0
         if state == "done":
             say(f"[{stage.name}] {stage.makes} is there already")
-            return self._done(stage, note, here=False)
-        if state == "new":
-            note = {"seconds": 0.0, "answer": {}}
+            return self._done(stage, seconds, here=False)
         say(f"[{stage.name}] {'goes on' if state == 'begun' else 'begins'}: {stage.makes}")
         began = time.monotonic()
         try:
-            note["answer"] = dict(stage.carry_out(session, quiet))
+            stage.carry_out(session, quiet)
         except BaseException:
             say(f"[{stage.name}] ended before its time; the same command goes on from there")
             raise
         finally:
-            note["seconds"] += time.monotonic() - began
-            self._folder.write_json(self._notes, notes | {stage.name: note})
-        return self._done(stage, note, here=True)
+            seconds += time.monotonic() - began
+            self._folder.write_json(self._notes, notes | {stage.name: seconds})
+        return self._done(stage, seconds, here=True)
 
-    def _done(self, stage: Stage, note: Mapping[str, Any], *, here: bool) -> Done:
+    def _done(self, stage: Stage, seconds: float, *, here: bool) -> Done:
+        answer = stage.recall()
         return Done(
             stage=stage.name,
             makes=str(stage.makes),
-            seconds=round(note["seconds"], 1),
+            seconds=round(seconds, 1),
             here=here,
-            answer=note["answer"],
-            summary=stage.summary(note["answer"]) if note["answer"] else "",
+            answer=answer,
+            summary=stage.summary(answer) if answer else "",
         )
-
-    def _read_notes(self) -> dict[str, Any]:
-        """What is only for people: an unreadable one is begun anew."""
-        try:
-            return dict(json.loads(self._notes.read_text()))
-        except (FileNotFoundError, ValueError):
-            return {}

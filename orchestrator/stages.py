@@ -4,48 +4,25 @@ out. What a stage does is in the module of its own command; here is only when.
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from orchestrator import launch
 from orchestrator.config import Recipe
-from orchestrator.console import Console
+from orchestrator.console import Console, summary
 from orchestrator.folder import RunFolder
+from orchestrator.judgement import judgement
 from orchestrator.session import Session
-
-State = Literal["new", "begun", "done"]
-
-
-class Stopped(Exception):
-    """A stage was asked to end before its time, and can be gone on with."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """One stage of a recipe.
-
-    state()      ValueError: there is a result, of another configuration
-    check()      before anything starts, when what earlier stages make may not be there; ValueError
-    carry_out(session, quiet)
-                 do it or go on with it; what came of it, JSON. Stopped; RunFailed, ValueError: it failed
-    """
-
-    name: str
-    makes: Path
-    state: Callable[[], State]
-    check: Callable[[], None]
-    carry_out: Callable[[Session, bool], Mapping[str, Any]]
-    summary: Callable[[Mapping[str, Any]], str]
-    """One line for people, from what came of it."""
+from orchestrator.stage import Stage, State, Stopped, read_result
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
     """Those that the recipe has sections for, in their order."""
     folder = RunFolder(Path(recipe.run.root) / recipe.run.name)
     stages = [_fine_tuning(recipe)] if recipe.sft else []
-    return [*stages, _reinforcement(recipe, folder), _export(recipe, folder)]
+    stages += [_reinforcement(recipe, folder), _export(recipe, folder)]
+    return [*stages, judgement(recipe, folder, before=before_stages(recipe))] if recipe.evaluation else stages
 
 
 def before_stages(recipe: Recipe) -> Recipe:
@@ -67,12 +44,12 @@ def _fine_tuning(recipe: Recipe) -> Stage:
 
         check_sft(recipe)
 
-    def carry_out(session: Session, quiet: bool) -> Mapping[str, Any]:
+    def carry_out(session: Session, quiet: bool) -> None:
         from orchestrator.sft import fine_tune
 
         check()
         with Console(quiet=quiet) as console:
-            return fine_tune(recipe, console=console, session=session)
+            fine_tune(recipe, console=console, session=session)
 
     return Stage(
         name="sft",
@@ -80,6 +57,7 @@ def _fine_tuning(recipe: Recipe) -> Stage:
         state=state,
         check=check,
         carry_out=carry_out,
+        recall=lambda: read_result(makes / "training_card.json"),
         summary=lambda made: f"{made['steps']} steps, loss {made['loss']:.4f}",
     )
 
@@ -97,12 +75,14 @@ def _reinforcement(recipe: Recipe, folder: RunFolder) -> Stage:
 
         preflight.plan(before_stages(recipe))
 
-    def carry_out(session: Session, quiet: bool) -> Mapping[str, Any]:
+    def carry_out(session: Session, quiet: bool) -> None:
         fresh = not folder.recipe.exists()
         if launch.start(recipe, folder, fresh=fresh, quiet=quiet, session=session) == "stopped":
             raise Stopped
+
+    def recall() -> Mapping[str, Any]:
         status = folder.read_status()
-        return {key: status[key] for key in ("step", "epoch", "restarts", "last_step")}
+        return {key: status[key] for key in ("step", "epoch", "restarts", "last_step") if key in status}
 
     return Stage(
         name="run",
@@ -110,7 +90,8 @@ def _reinforcement(recipe: Recipe, folder: RunFolder) -> Stage:
         state=state,
         check=check,
         carry_out=carry_out,
-        summary=lambda made: f"{made['step']} steps, reward {made['last_step'].get('reward_mean', 0):.3g}",
+        recall=recall,
+        summary=lambda made: f"{made['step']} steps, {summary(made.get('last_step', {}))}",
     )
 
 
@@ -122,21 +103,20 @@ def _export(recipe: Recipe, folder: RunFolder) -> Stage:
         from orchestrator.published import NEWEST, find_version
         from orchestrator.stores import open_store
 
-        if not note.exists():
+        made = read_result(note).get("version")
+        if made is None:
             return "new"
-        newest = find_version(open_store(recipe, folder), folder, NEWEST)
-        return "done" if json.loads(note.read_text())["version"] == str(newest) else "begun"
+        return "done" if made == str(find_version(open_store(recipe, folder), folder, NEWEST)) else "begun"
 
-    def carry_out(session: Session, quiet: bool) -> Mapping[str, Any]:
+    def carry_out(session: Session, quiet: bool) -> None:
         from orchestrator.export import export
 
         draft = folder.policy.with_name(f".{folder.policy.name}.partial")
         shutil.rmtree(draft, ignore_errors=True)  # of a life that ended before it was whole
-        made = export(recipe, folder, draft)
-        (draft / note.name).write_text(json.dumps(made | {"out": str(folder.policy)}, indent=1) + "\n")
+        made = export(recipe, folder, draft) | {"out": str(folder.policy)}
+        (draft / note.name).write_text(json.dumps(made, indent=1) + "\n")
         shutil.rmtree(folder.policy, ignore_errors=True)
         draft.rename(folder.policy)
-        return made | {"out": str(folder.policy)}
 
     return Stage(
         name="export",
@@ -144,5 +124,6 @@ def _export(recipe: Recipe, folder: RunFolder) -> Stage:
         state=state,
         check=lambda: None,
         carry_out=carry_out,
+        recall=lambda: read_result(note),
         summary=lambda made: f"version {made['version']}",
     )

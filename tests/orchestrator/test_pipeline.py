@@ -15,7 +15,8 @@ from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
 from orchestrator.pipeline import Pipeline, table
 from orchestrator.recipe import RecipeError
-from orchestrator.stages import Stage, Stopped, stages_of
+from orchestrator.stage import Stage, Stopped
+from orchestrator.stages import stages_of
 
 
 class Trial:
@@ -25,6 +26,7 @@ class Trial:
         self.folder = folder
         self.calls: list[str] = []
         self.said: list[str] = []
+        self.answers: dict[str, Any] = {}
         self.fails: dict[str, BaseException] = {}
         self.wrong: dict[str, Exception] = {}
         monkeypatch.setattr(
@@ -41,13 +43,12 @@ class Trial:
             if name in self.wrong:
                 raise self.wrong[name]
 
-        def carry_out(session: Any, quiet: bool) -> dict[str, Any]:
+        def carry_out(session: Any, quiet: bool) -> None:
             self.calls.append(name)
             begun.touch()
             if name in self.fails:
                 raise self.fails.pop(name)
             makes.touch()
-            return {"size": len(name)}
 
         return Stage(
             name=name,
@@ -55,6 +56,7 @@ class Trial:
             state=lambda: "done" if makes.exists() else "begun" if begun.exists() else "new",
             check=check,
             carry_out=carry_out,
+            recall=lambda: {"size": len(name), **self.answers},
             summary=lambda made: f"size {made['size']}",
         )
 
@@ -103,9 +105,9 @@ def test_seconds_are_those_of_all_lives(trial: Trial, monkeypatch: pytest.Monkey
     done = trial.run()
     assert [one.seconds for one in done] == [10.0, 7.0 + 20.0, 5.0]
     assert table(done)[1:] == [
-        ["one", "10.0", "size 3", str(trial.folder / "one")],
-        ["two", "27.0", "size 3", str(trial.folder / "two")],
-        ["three", "5.0", "size 5", str(trial.folder / "three")],
+        ["one", "10.0", str(trial.folder / "one"), "size 3"],
+        ["two", "27.0", str(trial.folder / "two"), "size 3"],
+        ["three", "5.0", str(trial.folder / "three"), "size 5"],
         ["all", "42.0", "", ""],
     ]
 
@@ -139,6 +141,17 @@ def test_the_exit_code_says_how_it_ended(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert not ended.value.code
+
+
+def test_a_gate_that_fails_is_the_exit_code_also_of_what_was_there(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial.answers = {"gates": [{"passed": True}, {"passed": False}]}
+    monkeypatch.setattr("sys.argv", ["headrace", "pipeline", str(trial.folder / "trial.yaml"), "--json"])
+    for _ in range(2):
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 1
 
 
 # -- the states of the real stages ---------------------------------------------------------------------------------------

@@ -1,0 +1,88 @@
+"""The last stage of a pipeline: what the run has made of the policy that it began with, on held-out prompts."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.config import Recipe
+from orchestrator.console import Console
+from orchestrator.folder import RunFolder
+from orchestrator.session import Session
+from orchestrator.stage import Stage, State, read_result
+
+BASELINE = "start"
+"""The policy that the run began with, in the tables."""
+
+
+def judgement(recipe: Recipe, folder: RunFolder, *, before: Recipe) -> Stage:
+    """The run's newest policy, and its best where that is another, against the one that it began with.
+
+    `before`: the recipe for checks before the first stage.
+    """
+
+    def state() -> State:
+        return "done" if read_result(folder.evaluation).get("made_from") == _identity(recipe, folder) else "new"
+
+    def check() -> None:
+        from orchestrator.evaluation.plan import plan_of
+
+        plan_of(before)
+
+    def carry_out(session: Session, quiet: bool) -> None:
+        from orchestrator.evaluation import command, report
+        from orchestrator.evaluation.outcome import conclude
+
+        policies = _policies(recipe, folder)
+        plan = command.plan_for(policies, recipe)
+        with Console(quiet=quiet) as console:
+            outcome = conclude(command.evaluate(plan, policies, console=console), plan, recipe=recipe)
+        if not quiet:
+            print("\n".join(report.lines(outcome)))
+        content = report.content(outcome, answers=True) | {"made_from": _identity(recipe, folder)}
+        folder.write_json(folder.evaluation, content)
+
+    return Stage(
+        name="eval",
+        makes=folder.evaluation,
+        state=state,
+        check=check,
+        carry_out=carry_out,
+        recall=lambda: _recall(folder),
+        summary=_summary,
+    )
+
+
+def _policies(recipe: Recipe, folder: RunFolder) -> list[Any]:
+    from orchestrator.evaluation.policies import find_policy
+
+    found = [
+        replace(find_policy(recipe.model.path), name=BASELINE),
+        replace(find_policy(str(folder.path)), name=folder.run_id),
+    ]
+    if (folder.path / "best").is_dir():
+        found.append(replace(find_policy(f"{folder.path}@best"), name=f"{folder.run_id}@best"))
+    return found
+
+
+def _identity(recipe: Recipe, folder: RunFolder) -> str:
+    """Of all that the figures follow from, but for packages and the machine."""
+    from orchestrator.published import NEWEST, find_version
+    from orchestrator.stores import open_store
+
+    sections = (recipe.evaluation, recipe.scoring, recipe.generation, recipe.data)
+    content: list[Any] = [section.model_dump(mode="json") for section in sections if section is not None]
+    content.append(str(find_version(open_store(recipe, folder), folder, NEWEST)))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _recall(folder: RunFolder) -> dict[str, Any]:
+    """All but the answers themselves."""
+    return {key: value for key, value in read_result(folder.evaluation).items() if key != "answers"}
+
+
+def _summary(made: Mapping[str, Any]) -> str:
+    verdicts = "; ".join(f"{name} is {words}" for name, words in made["verdicts"].items())
+    failed = [f"{gate['policy']}: {gate['gate']} ({gate['value']:.4g})" for gate in made["gates"] if not gate["passed"]]
+    return verdicts + (f"; FAILED {', '.join(failed)}" if failed else "")
