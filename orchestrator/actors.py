@@ -20,7 +20,7 @@ import prometheus_client
 import ray
 
 from orchestrator import logs
-from orchestrator.imports import LOADER, collector_off, resolve
+from orchestrator.imports import collector_off, resolve
 from orchestrator.malloc import keep_freed_memory
 from orchestrator.network import interface_of
 
@@ -52,7 +52,7 @@ class Host:
         server, _ = prometheus_client.start_http_server(0, addr=self._address)
         self._port = server.server_port
         self._meeting: dict[str, Any] = {}
-        self._warming = threading.Thread(target=self._load, name="loading", daemon=True)
+        self._warming: threading.Thread | None = None
 
     def _take(self, spec: Mapping[str, Any]) -> None:
         """The worker to build next: where it logs, and where its stacks go when it is asked for them."""
@@ -82,7 +82,7 @@ class Host:
     @ray.method(concurrency_group="work")
     def become(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """The worker of another spec, of the same kind and place: after an earlier one, or the first after `warm`."""
-        if self._warming.is_alive():
+        if self._warming is not None:
             self._warming.join()
         self._take(spec)
         gc.collect()  # the last worker's model, before what is left of it would be kept for good
@@ -100,15 +100,19 @@ class Host:
         return dict(answer or {})
 
     @ray.method(concurrency_group="control")
-    def warm(self) -> None:
-        """Begin to load the libraries of its kind of worker, mostly on what the machine has left beside other work."""
+    def warm(self, loader: str) -> None:
+        """Begin to load what its kind of worker imports, mostly on what the machine has left beside other work.
+
+        loader: see orchestrator.imports.
+        """
+        self._warming = threading.Thread(target=self._load, args=(loader,), name="loading", daemon=True)
         self._warming.start()
 
-    def _load(self) -> None:
+    def _load(self, loader: str) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _ASIDE)  # on Linux this thread's alone
         try:
             with collector_off():
-                resolve(LOADER)(self._spec)
+                resolve(loader)(self._spec)
         except Exception:  # whoever builds the worker meets it again, and is heard
             log.exception("libraries not loaded")
         else:

@@ -15,6 +15,7 @@ from orchestrator.cluster import open_cluster
 from orchestrator.config import Recipe
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
+from orchestrator.imports import BUILDER
 from orchestrator.member import Member, cause_of
 from orchestrator.sections import SuperviseConfig
 from orchestrator.session import Session
@@ -39,12 +40,20 @@ class RankCrew:
     """All ranks of a recipe in its cluster, without a buffer and without an epoch: nothing they do is in a ledger.
 
     `setup` are the arguments of the ranks' setup. `session`: whose cluster and processes they take, and leave to the next
-    stage where all went well; None: they have their own. They start with the first call.
+    stage where all went well; None: they have their own. `builder`: see orchestrator.imports. They start with the first call.
     """
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, *, session: Session | None = None, **setup: Any) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        *,
+        session: Session | None = None,
+        builder: str = BUILDER,
+        **setup: Any,
+    ) -> None:
         self._recipe, self._folder, self._setup = recipe, folder, setup
-        self._session = session
+        self._session, self._builder = session, builder
         self._ranks: list[Member] = []
         self._opened = ExitStack()
 
@@ -59,6 +68,7 @@ class RankCrew:
             buffer=None,
             cluster=self._opened.enter_context(opener(self._recipe, self._folder, epoch=None, warn=log.warning)),
             rank_setup=self._setup,
+            builder=self._builder,
             hosts=self._session.take("rank") if self._session else {},
         )
         self._opened.callback(self._kill)

@@ -13,6 +13,7 @@ from orchestrator.actors import Host
 from orchestrator.cluster import Cluster, LocalRay, local_ray, open_cluster
 from orchestrator.config import Recipe
 from orchestrator.folder import RunFolder
+from orchestrator.imports import LOADER
 from orchestrator.supervise import Kind
 from orchestrator.topology import basic_spec
 
@@ -76,5 +77,5 @@ def _warm_workers(recipe: Recipe, folder: RunFolder, cluster: Cluster) -> dict[s
             name, options = f"{kind}-{index}", cluster.options(kind, index, 0)
             spec = basic_spec(recipe, folder, cluster, kind=kind, name=name, threads=threads)
             hosts[name] = Host.options(**options).remote(spec)  # type: ignore[attr-defined]
-            hosts[name].warm.remote()
+            hosts[name].warm.remote(LOADER)
     return hosts
