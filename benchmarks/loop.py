@@ -82,6 +82,7 @@ def recipe(folder: Path, *, name: str, staleness: int, setting: Setting) -> dict
             "threads": setting.rank_threads,
             "dtype": "float32",
             "micro_batch_tokens": 4096,
+            "algorithm": {"kind": "grpo"},
             "optimizer": {"learning_rate": uneven.NO_LEARNING},
             "checkpoint": {"interval_steps": MORE_THAN_MEASURED, "interval_s": None},
         },

@@ -106,7 +106,7 @@ def recipe(case: Case, name: str) -> dict[str, Any]:
             "rewards": [{"name": "characters", "function": "score_cluster.functions:character_accuracy"}],
             "reference": None,
         },
-        "training": {"dtype": "float32", "kl": {"where": "none"}},
+        "training": {"dtype": "float32", "algorithm": {"kind": "grpo"}, "kl": {"where": "none"}},
         "pacing": {"batch_groups": BATCH_GROUPS, "max_staleness": case.max_staleness},
     }
 

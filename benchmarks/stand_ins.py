@@ -58,9 +58,9 @@ def build(spec: Mapping[str, Any]) -> Any:
 
         vllm_engine.VllmEngine = WaitingEngine  # type: ignore[misc, assignment]
     if spec["kind"] == "rank":
-        from train_cluster import worker
+        from train_cluster import trained
 
-        worker.Learner = WaitingLearner  # type: ignore[misc, assignment]
+        trained.Learner = WaitingLearner  # type: ignore[misc, assignment]
     return real.build(spec)
 
 
@@ -136,7 +136,7 @@ class WaitingEngine:
 class WaitingLearner:
     """`train_cluster.learner.Learner` that waits for a time proportional to the batch's tokens and changes no weight."""
 
-    def __init__(self, engine: Any, *, config: TrainingConfig) -> None:
+    def __init__(self, engine: Any, *, config: TrainingConfig, critic: Any) -> None:
         self._seconds = Waits.read().train_s_per_token
         self._steps = 0
 
@@ -184,4 +184,6 @@ def _report(step: int, *, sequences: int, tokens: int, stalest: int) -> StepRepo
     """Nothing is measured but counts and staleness."""
     numbers = dict.fromkeys(StepReport.__dataclass_fields__, 0.0)
     given = {"step": step, "sequences": sequences, "tokens_trained": tokens, "staleness_max": float(stalest)}
-    return StepReport(**{**numbers, **given, "reward_components": {}, "seconds": {}})  # type: ignore[arg-type]
+    return StepReport(
+        **{**numbers, **given, "reward_components": {}, "reward_measures": {}, "critic": None, "seconds": {}}
+    )  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from typing import Any
 from experience.schema import Controls
 from orchestrator import faults
 from orchestrator.config import Recipe, fingerprint
+from orchestrator.critic import critic_folder
 from orchestrator.folder import RunFolder
 from orchestrator.stores import LINEAGE, open_buffer, open_ledger, open_store
 
@@ -84,7 +85,7 @@ def _scoring(parts: _Parts) -> Any:
         buffer=parts.buffer(),
         lease_s=recipe.experience.lease_s,
         alone_limit=recipe.experience.alone_limit,
-        kl_target_nats=None if recipe.training.kl.where == "none" else recipe.training.kl.target_nats,
+        kl_target_nats=None if recipe.training.kl_in_force.where == "none" else recipe.training.kl.target_nats,
         reached=parts.reached,
     )
 
@@ -110,7 +111,7 @@ def _rank(parts: _Parts) -> Any:
     from train_cluster.worker import TrainerRank
 
     spec, recipe = parts.spec, parts.recipe
-    algorithm = recipe.training.algorithm
+    algorithm, critic = recipe.training.algorithm, critic_folder(recipe)
     return TrainerRank(
         run_id=parts.folder.run_id,
         lineage=LINEAGE,
@@ -124,6 +125,7 @@ def _rank(parts: _Parts) -> Any:
         pacing=recipe.pacing,
         store_config=recipe.store,
         model_path=recipe.model.path,
+        critic_path=critic.path if critic else None,
         random_init=recipe.model.random_init,
         seed=recipe.run.seed,
         config_hash=fingerprint(recipe),

@@ -30,6 +30,10 @@ class Plan:
     model: str
     model_kind: str
     parameters: int
+    algorithm: str
+    critic: str | None
+    """The folder that the critic starts from; None where the algorithm has none."""
+    critic_parameters: int
     context_tokens: int
     data: tuple[Survey, ...]
     prompts: int
@@ -67,6 +71,7 @@ class Plan:
         return [
             f"run        {self.run}: {self.steps} steps in {self.folder}",
             f"model      {self.model_kind}, {self.parameters:,} parameters, context {self.context_tokens} tokens: {self.model}",
+            f"trained    {self._trained()}",
             *(_data_line(one, passes) for one, passes in zip(self.data, self.passes, strict=True)),
             f"a step     {self.groups_per_step} groups, {self.completions_per_step} completions, {self.updates_per_step} "
             f"updates, at most {self.max_response_tokens_per_step:,} response tokens",
@@ -78,6 +83,11 @@ class Plan:
             *(f"warning    {line}" for line in self.warnings),
         ]
 
+    def _trained(self) -> str:
+        if self.critic is None:
+            return f"the policy, by {self.algorithm}"
+        return f"the policy and a critic of {self.critic_parameters:,} parameters, by {self.algorithm}: {self.critic}"
+
     @property
     def _medium(self) -> str:
         return "bucket" if "://" in self.folder else "disk"
@@ -87,13 +97,16 @@ class Plan:
         return f"{self._medium}: at most {size(self.max_disk_bytes)} at a time in {self.folder}, {size(self.max_written_bytes)} written in all"
 
 
-def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
+def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource, *, critic: ModelFolder | None) -> Plan:
+    """`critic`: the folder that it starts from; None where the algorithm has none."""
     generation, training, pacing = recipe.generation, recipe.training, recipe.pacing
     completions = pacing.batch_groups * generation.group_size
     tokens = completions * generation.max_tokens
     parameters = count_parameters(model)
     version = parameters * DTYPE_BYTES[training.dtype]
-    checkpoint = parameters * MASTER_BYTES
+    # About: where it starts from an untied language model, the critic leaves that one's output layer out.
+    critic_parameters = count_parameters(critic) if critic else 0
+    checkpoint = (parameters + critic_parameters) * MASTER_BYTES
     # A batch holds a prompt once for its group; the text of the row is counted like its tokens.
     batch = tokens * TOKEN_BYTES + pacing.batch_groups * source.longest_tokens * 2 * 4
     return Plan(
@@ -103,6 +116,9 @@ def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
         model=str(model.path),
         model_kind=model.kind,
         parameters=parameters,
+        algorithm=training.algorithm.kind.upper(),
+        critic=str(critic.path) if critic else None,
+        critic_parameters=critic_parameters,
         context_tokens=generation.engine.max_model_tokens or model.context_tokens,
         data=source.surveys,
         prompts=len(source),
@@ -110,7 +126,7 @@ def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
         passes=tuple(recipe.run.steps * pacing.batch_groups * one.share / one.rows for one in source.surveys),
         groups_per_step=pacing.batch_groups,
         completions_per_step=completions,
-        updates_per_step=training.epochs * training.mini_batches,
+        updates_per_step=training.epochs_in_force * training.mini_batches_in_force(pacing.batch_groups),
         max_response_tokens_per_step=tokens,
         max_response_tokens=tokens * recipe.run.steps,
         max_staleness=pacing.max_staleness,
@@ -128,7 +144,7 @@ def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource) -> Plan:
         max_batch_bytes=batch,
         max_written_bytes=_written_bytes(recipe, version=version, checkpoint=checkpoint, batch=batch),
         max_disk_bytes=_disk_bytes(recipe, version=version, checkpoint=checkpoint, batch=batch),
-        memory_bytes=_memory_bytes(recipe, parameters),
+        memory_bytes=_memory_bytes(recipe, parameters, trained=parameters + critic_parameters),
     )
 
 
@@ -168,7 +184,7 @@ def _written_bytes(recipe: Recipe, *, version: int, checkpoint: int, batch: int)
     return versions * version + cuts * checkpoint + 3 * steps * batch
 
 
-def _memory_bytes(recipe: Recipe, parameters: int) -> dict[str, int]:
+def _memory_bytes(recipe: Recipe, parameters: int, *, trained: int) -> dict[str, int]:
     training, engine = recipe.training, recipe.generation.engine
     weight = DTYPE_BYTES[training.dtype]
     state = {
@@ -176,7 +192,7 @@ def _memory_bytes(recipe: Recipe, parameters: int) -> dict[str, int]:
         "generation": parameters * DTYPE_BYTES[engine.dtype] + engine.kv_cache_gib * 1024**3,
         "scoring": _frozen_bytes(recipe, parameters),
         # Master, moments and a float32 gradient are shared out; the gathered forward weights are not.
-        "trainer": parameters * ((MASTER_BYTES + 4) / training.ranks + weight),
+        "trainer": trained * ((MASTER_BYTES + 4) / training.ranks + weight),
     }
     if recipe.evaluates_itself:  # an engine, and the reference in float32
         state["evaluation"] = state["generation"] + parameters * DTYPE_BYTES["float32"]

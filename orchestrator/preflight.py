@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from orchestrator import faults, own_redis, room
 from orchestrator.config import Recipe
+from orchestrator.critic import critic_folder
 from orchestrator.data.preview import previews
 from orchestrator.data.rows import check_rows
 from orchestrator.data.source import open_sources
@@ -120,7 +121,7 @@ def _examine(recipe: Recipe) -> _Findings:
     problems.lines += _folder_problems(recipe)
     problems.lines += _fault_problems()
     model = problems.collect(lambda: _read_policy(recipe))
-    source, stops = None, None
+    source, stops, critic = None, None, None
     if model is None:  # the rows can be checked all the same
         problems.collect(lambda: open_sources(recipe.data))
     else:
@@ -129,6 +130,7 @@ def _examine(recipe: Recipe) -> _Findings:
         problems.collect(lambda: _check_reference(recipe, model))
         problems.lines += model_problems(recipe, model)
         problems.lines += periodic.problems(recipe)
+        critic = problems.collect(lambda: _read_critic(recipe, model))
         stops = problems.collect(lambda: _stop_tokens(recipe, model))
         source = None if overlong else problems.collect(lambda: open_source(recipe, model))
     if source is not None:
@@ -137,7 +139,7 @@ def _examine(recipe: Recipe) -> _Findings:
     assert model is not None
     assert source is not None
     assert stops is not None
-    draft = make_plan(recipe, model, source)
+    draft = make_plan(recipe, model, source, critic=critic)
     warnings = (
         *_model_warnings(recipe, model, source, stops),
         *_data_warnings(source),
@@ -175,20 +177,43 @@ def _context_problems(recipe: Recipe, model: ModelFolder) -> list[str]:
 
 def _check_reference(recipe: Recipe, model: ModelFolder) -> None:
     config = recipe.scoring.reference
-    if config is None or config.path is None:
-        return
-    reference = read_model(config.path, field="scoring.reference.path")
-    remedy = "give a reference of the same model family"
-    if reference.vocabulary != model.vocabulary:
-        reason = f"its vocabulary has {reference.vocabulary} tokens, that of model.path = {model.path} has {model.vocabulary}"
-    elif reference.tokenizer.get_vocab() != model.tokenizer.get_vocab():
+    if config is not None and config.path is not None:
+        reference = read_model(config.path, field="scoring.reference.path")
+        _check_companion(recipe, model, reference, field="scoring.reference.path", what="reference")
+
+
+def _read_critic(recipe: Recipe, model: ModelFolder) -> ModelFolder | None:
+    """The folder that the critic starts from; None where the algorithm has none. RecipeError: it does not fit the policy."""
+    folder = critic_folder(recipe)
+    if folder is None or folder.key == "model.path":
+        return model if folder else None
+    critic = read_model(folder.path, field=folder.key)
+    own = "training.algorithm.critic.path"
+    try:
+        _check_companion(recipe, model, critic, field=folder.key, what="critic")
+    except RecipeError as error:
+        if folder.key == own:
+            raise
+        reason = error.lines[0].partition("; ")[0]
+        raise RecipeError([f"{reason}, and PPO's critic would start from it; set {own}={model.path}"]) from None
+    return critic
+
+
+def _check_companion(recipe: Recipe, model: ModelFolder, other: ModelFolder, *, field: str, what: str) -> None:
+    """A model that reads the policy's tokens. RecipeError: it cannot."""
+    remedy = f"give a {what} of the same model family"
+    if other.vocabulary != model.vocabulary:
+        reason = (
+            f"its vocabulary has {other.vocabulary} tokens, that of model.path = {model.path} has {model.vocabulary}"
+        )
+    elif other.tokenizer.get_vocab() != model.tokenizer.get_vocab():
         reason = f"its tokenizer numbers tokens otherwise than that of model.path = {model.path}"
-    elif reference.context_tokens < (recipe.generation.engine.max_model_tokens or model.context_tokens):
-        reason = f"its context has {reference.context_tokens} tokens, fewer than the policy uses"
-        remedy = f"set generation.engine.max_model_tokens={reference.context_tokens}, or give another reference"
+    elif other.context_tokens < (recipe.generation.engine.max_model_tokens or model.context_tokens):
+        reason = f"its context has {other.context_tokens} tokens, fewer than the policy uses"
+        remedy = f"set generation.engine.max_model_tokens={other.context_tokens}, or give another {what}"
     else:
         return
-    raise RecipeError([f"scoring.reference.path = {config.path}: {reason}; {remedy}"])
+    raise RecipeError([f"{field} = {other.path}: {reason}; {remedy}"])
 
 
 def _folder_problems(recipe: Recipe) -> list[str]:

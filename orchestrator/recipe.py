@@ -24,7 +24,7 @@ from orchestrator.rules import violations
 PATH_KEYS = (
     "run.root", "model.path", "data.path", "data.sources.*.path", "sft.base", "sft.path",
     "scoring.reference.path", "scoring.rewards.*.path", "scoring.rewards.*.paths.*",
-    "scoring.rewards.*.token_file", "scoring.rewards.*.ca_file", "store.url",
+    "scoring.rewards.*.token_file", "scoring.rewards.*.ca_file", "training.algorithm.critic.path", "store.url",
     "evaluation.path", "evaluation.reference", "evaluation.judge.model",
     "store.scratch",
     "experience.password_file", "experience.ca_file", "experience.certificate_file", "experience.key_file",

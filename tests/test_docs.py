@@ -17,7 +17,7 @@ from orchestrator.cli import app
 from orchestrator.rules import RULES
 from score_cluster import rewards
 from score_cluster.reward_config import FunctionRewardConfig
-from train_cluster.report import StepReport
+from train_cluster.report import CriticReport, StepReport
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -141,5 +141,6 @@ def test_metrics_page_lists_what_the_code_declares() -> None:
 
 def test_algorithms_page_lists_the_fields_of_a_report() -> None:
     section = (DOCS / "algorithms.md").read_text().partition("## What each step reports")[2]
-    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
-    assert re.findall(r"`(\w+)`", " ".join(rows)) == [field.name for field in fields(StepReport)]
+    for part, record in zip(section.split("### The critic's numbers"), (StepReport, CriticReport), strict=True):
+        rows = [line.split("|")[1] for line in part.splitlines() if line.startswith("| `")]
+        assert re.findall(r"`(\w+)`", " ".join(rows)) == [field.name for field in fields(record)]

@@ -1,6 +1,6 @@
 """From a committed batch to what the learner trains on. B samples, L response tokens of a sample."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ class TrainBatch:
     """[B] float64 totals."""
     components: Mapping[str, float]
     """Mean raw value by component."""
+    measures: Mapping[str, float]
+    """Mean by measure of the scorers; what informs and is no reward."""
     behaviour_logprobs: tuple[Float32Array, ...]
     """[B][L] nats."""
     reference_logprobs: tuple[Float32Array, ...]
@@ -52,18 +54,27 @@ def build(record: BatchRecord) -> TrainBatch:
     sizes = [len(group.scores) for group in groups]
     for group, completion, score in samples:
         _check(group, completion, _reference(score))
-    names = sorted({name for _, _, score in samples for name in score.components})
     references = [r for r in (_reference(score) for _, _, score in samples) if r is not None]
     return TrainBatch(
         sequences=tuple(_sequence(group, completion) for group, completion, _ in samples),
         group_index=torch.repeat_interleave(torch.arange(len(groups)), torch.tensor(sizes, dtype=torch.long)),
         rewards=torch.tensor([score.total for _, _, score in samples], dtype=torch.float64),
-        components={n: float(np.mean([s.components[n] for _, _, s in samples if n in s.components])) for n in names},
+        components=_means([score.components for _, _, score in samples]),
+        measures=_means([score.measures for _, _, score in samples]),
         behaviour_logprobs=tuple(completion.behaviour_logprobs for _, completion, _ in samples),
         reference_logprobs=tuple(references) if len(references) == len(samples) else (),
         versions=tuple(_versions(completion) for _, completion, _ in samples),
         truncated=float(np.mean([completion.finish_reason == "length" for _, completion, _ in samples])),
     )
+
+
+def _means(samples: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """By name, over the samples that have it."""
+    found: dict[str, list[float]] = {}
+    for values in samples:
+        for name, value in values.items():
+            found.setdefault(name, []).append(value)
+    return {name: float(np.mean(found[name])) for name in sorted(found)}
 
 
 def _sequence(group: ScoredGroup, completion: Completion) -> Sequence:

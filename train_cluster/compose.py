@@ -15,7 +15,7 @@ from experience.pacing import next_batch
 from experience.recovery import account_problem, owed_attempts
 from experience.schema import BatchRecord, Controls, Issue, ScoredGroup, Settlement
 from train_cluster import metrics
-from train_cluster.config import GrpoConfig
+from train_cluster.config import GrpoConfig, PpoConfig
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Composer:
         buffer: ExperienceBuffer,
         ledger: Ledger,
         pacing: PacingConfig,
-        algorithm: GrpoConfig,
+        algorithm: PpoConfig | GrpoConfig,
         controls: Controls,
         seed: int,
         config_hash: str,
@@ -63,7 +63,7 @@ class Composer:
         self._buffer = buffer
         self._ledger = ledger
         self._batch_groups = pacing.batch_groups
-        self._filter_uniform = algorithm.filter_uniform
+        self._filter_uniform = isinstance(algorithm, GrpoConfig) and algorithm.filter_uniform
         self._controls = controls
         self._seed = seed
         self._config_hash = config_hash

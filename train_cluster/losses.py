@@ -1,4 +1,4 @@
-"""Policy losses, per token. N trained tokens; everything in nats; only `logprobs_N` carries a gradient."""
+"""Losses of policy and critic, per token. N trained tokens; log-probs in nats; only the first argument carries a gradient."""
 
 import torch
 
@@ -47,6 +47,27 @@ def decoupled_surrogate(
         logprobs_N, proximal_logprobs_N, advantages_N, clip_low=clip_low, clip_high=clip_high
     )
     return weights_N.detach() * loss_N, clipped_N
+
+
+def clipped_value_loss(
+    values_N: torch.Tensor, old_values_N: torch.Tensor, returns_N: torch.Tensor, *, clip: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss [N] of the critic and where it was clipped [N] bool (its gradient is 0 there).
+
+        loss = ½ max((V − R)², (V_old + clip(V − V_old, −clip, clip) − R)²);   clip None: ½ (V − R)²
+
+    The code of Schulman et al. 2017 has it (OpenAI baselines, ppo2), the paper does not: a value may move no further in
+    one step than `clip`, in units of reward. What is known of it: Engstrom et al. 2020, arXiv 2005.12729, find that it
+    makes no difference by itself; Andrychowicz et al. 2021, arXiv 2006.05990, section 3.2, that it hurts whatever the
+    clip. It stays customary in RLHF, where rewards are scaled to a few units. Old values and returns are detached.
+    """
+    old_values_N, returns_N = old_values_N.detach(), returns_N.detach()
+    plain_N = (values_N - returns_N).square()
+    if clip is None:
+        return 0.5 * plain_N, torch.zeros_like(plain_N, dtype=torch.bool)
+    bounded_N = old_values_N + (values_N - old_values_N).clamp(-clip, clip)
+    held_N = (bounded_N - returns_N).square()
+    return 0.5 * torch.maximum(plain_N, held_N), (held_N > plain_N) & (bounded_N != values_N)
 
 
 def token_mean(values_N: torch.Tensor, response_mask_N: torch.Tensor, *, num_trained_tokens: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 from experience.schema import BatchRecord
 from train_cluster.batch import TrainBatch
 from train_cluster.engine import TrainEngine
-from train_cluster.report import StepReport
+from train_cluster.report import CriticReport, StepReport
 
 OBSERVED = ("tokens", "kl", "entropy", "weight", "weight_squared", "capped", "gap", "gap_tokens")
 """What is summed over the trained tokens of a rank, once per step, under the policy at the start of the step."""
@@ -54,12 +54,18 @@ def newest_alone(batch: TrainBatch) -> tuple[int, list[bool]]:
     return newest, [len(versions) > 0 and bool((versions == newest).all()) for versions in batch.versions]
 
 
+def explained_variance(*, error_std: float, return_std: float) -> float:
+    """1 − Var(return − value) / Var(return); 0 where the returns do not vary."""
+    return 1.0 - (error_std / return_std) ** 2 if return_std > 0 else 0.0
+
+
 def make_report(
     record: BatchRecord,
     batch: TrainBatch,
     *,
     observed: Mapping[str, float],
     updates: Mapping[str, float],
+    critic: CriticReport | None,
     kl_coefficient: float,
     learning_rate: float,
     seconds: Mapping[str, float],
@@ -77,6 +83,7 @@ def make_report(
         reward_mean=float(batch.rewards.mean()),
         reward_std=float(batch.rewards.std(correction=0)),
         reward_components=batch.components,
+        reward_measures=batch.measures,
         kl_per_response=observed["kl"] / responses,
         kl_per_token=observed["kl"] / tokens,
         kl_coefficient=kl_coefficient,
@@ -90,6 +97,7 @@ def make_report(
         tokens_trained=int(observed["tokens"]),
         sequences=len(batch.sequences),
         updates=int(updates["count"]),
+        critic=critic,
         logprob_gap=observed["gap"] / max(1.0, observed["gap_tokens"]),
         logprob_gap_sequences=sum(alone),
         logprob_gap_staleness=record.number - 1 - newest,

@@ -2,13 +2,16 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from train_cluster.report import StepReport
+from train_cluster.report import CriticReport, StepReport
 
 STEP = Gauge("headrace_train_step", "Newest trained step.")
 LOSS = Gauge("headrace_train_loss", "Loss, mean over the step's updates.")
 REWARD_MEAN = Gauge("headrace_train_reward_mean", "Total reward, mean over the batch.")
 REWARD_STD = Gauge("headrace_train_reward_std", "Total reward, standard deviation over the batch.")
 COMPONENT = Gauge("headrace_train_reward_component", "Raw reward by component, mean over the batch.", ["component"])
+MEASURE = Gauge(
+    "headrace_train_reward_measure", "What scorers measure beside rewards, mean over the batch.", ["measure"]
+)
 KL_PER_RESPONSE = Gauge("headrace_train_kl_per_response_nats", "KL to the reference, summed over a response.")
 KL_PER_TOKEN = Gauge("headrace_train_kl_per_token_nats", "KL to the reference, mean over trained tokens.")
 KL_COEFFICIENT = Gauge("headrace_train_kl_coefficient", "Coefficient of the KL term in force.")
@@ -19,6 +22,16 @@ WEIGHT = Gauge("headrace_train_correction_weight_mean", "Importance weight, mean
 EFFECTIVE = Gauge("headrace_train_correction_effective_ratio", "Effective sample size of the weights, as a share.")
 GRAD_NORM = Gauge("headrace_train_grad_norm", "Gradient norm before clipping, mean over the step's updates.")
 LEARNING_RATE = Gauge("headrace_train_learning_rate", "Learning rate of the step.")
+CRITIC_LOSS = Gauge("headrace_train_critic_loss", "Loss of the critic, mean over the step's updates.")
+CRITIC_CLIP_FRACTION = Gauge("headrace_train_critic_clip_ratio", "Share of trained tokens whose value was clipped.")
+EXPLAINED_VARIANCE = Gauge("headrace_train_critic_explained_variance_ratio", "1 - Var(return - value) / Var(return).")
+VALUE_MEAN = Gauge("headrace_train_critic_value_mean", "Value, mean over trained tokens, start of the step.")
+RETURN_MEAN = Gauge("headrace_train_critic_return_mean", "Return, mean over trained tokens.")
+ADVANTAGE_STD = Gauge("headrace_train_critic_advantage_std", "Advantage before whitening, standard deviation.")
+CRITIC_GRAD_NORM = Gauge(
+    "headrace_train_critic_grad_norm", "Critic's gradient norm before clipping, mean over updates."
+)
+CRITIC_UPDATES = Counter("headrace_train_critic_updates_total", "Optimizer updates of the critic.")
 LOGPROB_GAP = Gauge(
     "headrace_train_logprob_gap_nats", "Mean |trainer - engine| log-prob on the newest version's samples."
 )
@@ -46,6 +59,8 @@ def observe(report: StepReport) -> None:
     REWARD_STD.set(report.reward_std)
     for name, value in report.reward_components.items():
         COMPONENT.labels(name).set(value)
+    for name, value in report.reward_measures.items():
+        MEASURE.labels(name).set(value)
     KL_PER_RESPONSE.set(report.kl_per_response)
     KL_PER_TOKEN.set(report.kl_per_token)
     KL_COEFFICIENT.set(report.kl_coefficient)
@@ -65,5 +80,18 @@ def observe(report: StepReport) -> None:
     TOKENS.inc(report.tokens_trained)
     SEQUENCES.inc(report.sequences)
     UPDATES.inc(report.updates)
+    if report.critic is not None:
+        _observe_critic(report.critic)
     for phase, seconds in report.seconds.items():
         PHASE_SECONDS.labels(phase).observe(seconds)
+
+
+def _observe_critic(report: CriticReport) -> None:
+    CRITIC_LOSS.set(report.loss)
+    CRITIC_CLIP_FRACTION.set(report.clip_fraction)
+    EXPLAINED_VARIANCE.set(report.explained_variance)
+    VALUE_MEAN.set(report.value_mean)
+    RETURN_MEAN.set(report.return_mean)
+    ADVANTAGE_STD.set(report.advantage_std)
+    CRITIC_GRAD_NORM.set(report.grad_norm)
+    CRITIC_UPDATES.inc(report.updates)

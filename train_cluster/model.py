@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from train_cluster import attention
-from train_cluster.head import LogprobHead
+from train_cluster.head import Entropy, LogprobHead
 
 PACKED_ATTENTION_MODELS = frozenset({"llama", "qwen2", "qwen3"})
 """Architectures whose attention is plain and causal in every layer. The others take transformers' own attention, which
@@ -81,18 +81,17 @@ class PolicyModel(PackedModel):
         predict_index: torch.Tensor,
         targets: torch.Tensor,
         temperature: float | torch.Tensor,
-        with_entropy: bool = False,
+        entropy: Entropy = "none",
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """log pi(targets[n] | the tokens of its sequence up to predict_index[n]), nats, at the temperature; entropies.
 
         tokens, positions: [1, T], positions count from 0 in each packed sequence; predict_index, targets: [N], the
         place of the hidden state that predicts a target, and the target; temperature: one, or [N]. Hidden states are
-        selected before the head, so logits exist for N tokens only, in chunks. Both results are [N] float32; the entropies are detached, and
-        zeros unless asked for.
+        selected before the head, so logits exist for N tokens only, in chunks. Both results are [N] float32.
         """
         hidden_NE = self.hidden(tokens, positions, predict_index)
         temperature_N = torch.as_tensor(temperature, dtype=torch.float32, device=targets.device).expand_as(targets)
-        return self.pretrained.get_output_embeddings()(hidden_NE, targets, temperature_N, with_entropy)
+        return self.pretrained.get_output_embeddings()(hidden_NE, targets, temperature_N, entropy)
 
 
 def load_policy(

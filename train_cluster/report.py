@@ -5,6 +5,30 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CriticReport:
+    """What a step says of its critic; values and returns are those of the start of the step, in units of reward."""
+
+    loss: float
+    """Mean over the step's updates: half the squared error, clipped."""
+    clip_fraction: float
+    """Share of trained tokens whose value had moved beyond the clip, over all updates."""
+    explained_variance: float
+    """1 − Var(return − value) / Var(return) over trained tokens: 1 = all known before, 0 = no better than a constant, below
+    0 = worse. 0 where the returns do not vary."""
+    value_mean: float
+    """Over trained tokens."""
+    return_mean: float
+    """Over trained tokens; what the critic learns: advantage + value."""
+    advantage_std: float
+    """Over trained tokens, before whitening."""
+    grad_norm: float
+    """Before clipping, mean over the step's updates."""
+    learning_rate: float
+    updates: int
+    """Optimizer calls made."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StepReport:
     """Numbers of one step over the whole batch, the same on every rank but for `seconds`.
 
@@ -14,12 +38,14 @@ class StepReport:
 
     step: int
     loss: float
-    """Mean over the step's updates, KL term included."""
+    """Of the policy, mean over the step's updates, KL term and entropy bonus included."""
     reward_mean: float
     reward_std: float
     """Over all samples of the batch."""
     reward_components: Mapping[str, float]
     """Mean raw value by component."""
+    reward_measures: Mapping[str, float]
+    """Mean by measure of the scorers, `{component}.{measure}`, as the disagreement of an ensemble."""
     kl_per_response: float
     """Nats: the sum over a response's tokens, mean over responses; policy at the start of the step."""
     kl_per_token: float
@@ -43,7 +69,10 @@ class StepReport:
     """In one pass over the batch."""
     sequences: int
     updates: int
-    """Optimizer calls made; mini-batches without a trained token make none."""
+    """Optimizer calls made on the policy; mini-batches without a trained token make none, and so do steps that train the
+    critic alone."""
+    critic: CriticReport | None
+    """None where the algorithm has none."""
     logprob_gap: float
     """Mean |trainer − engine| log-prob, nats, over the trained tokens of `logprob_gap_sequences`."""
     logprob_gap_sequences: int
@@ -58,4 +87,4 @@ class StepReport:
     truncated: float
     """Share of responses that ended by length."""
     seconds: Mapping[str, float]
-    """Wall time by phase on this rank: unpack, proximal, train."""
+    """Wall time by phase on this rank: unpack, proximal, values (PPO), actor, critic (PPO)."""

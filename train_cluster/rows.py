@@ -60,13 +60,11 @@ class Row:
 
     def inputs(self) -> dict[str, Any]:
         """Arguments of PolicyModel.forward."""
-        return {
-            "tokens": self.tokens,
-            "positions": self.positions,
-            "predict_index": self.predict_index,
-            "targets": self.targets,
-            "temperature": self.temperature,
-        }
+        return self.places() | {"targets": self.targets, "temperature": self.temperature}
+
+    def places(self) -> dict[str, Any]:
+        """Arguments of ScalarModel.forward: the value of each target's prefix."""
+        return {"tokens": self.tokens, "positions": self.positions, "predict_index": self.predict_index}
 
     def gather(self, values: Seq[npt.NDArray[Any]]) -> torch.Tensor:
         """[N] float32 of per-token values that are given for every sequence of the batch, each [L]."""

@@ -91,6 +91,12 @@ def save_scalar_folder(path_out: str | Path, model_path: str | Path, tensors: Ma
     save_folder(path_out, model_path, tensors, config=scalar_config(model_path))
 
 
+def has_scalar_head(path: str | Path) -> bool:
+    """Whether a folder is one of a reward model, by its config.json. ValueError: there is none."""
+    config, _ = read_config(path, attention_dropout=0.0)
+    return config.num_labels == 1
+
+
 def scalar_config(model_path: str | Path) -> dict[str, Any]:
     """The config.json of a reward model on the architecture of `model_path`.
 

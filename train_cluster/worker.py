@@ -24,13 +24,11 @@ from experience.schema import BatchRecord, Controls
 from train_cluster import checkpoint, distributed, fine_tuning, metrics
 from train_cluster.compose import Composer
 from train_cluster.config import HISTORY_STEPS, TrainingConfig
-from train_cluster.learner import Learner
-from train_cluster.model import load_policy, tied_aliases
 from train_cluster.publication import Publisher, weights_digest
 from train_cluster.sft_config import SftConfig
 from train_cluster.snapshot import Writer, agree_on_cut, load, snapshot
 from train_cluster.supervised import StageReport
-from train_cluster.zero import ZeroEngine
+from train_cluster.trained import TrainedModels
 from weightstore import retention
 from weightstore.blobs import BlobStore
 from weightstore.config import StoreConfig
@@ -63,6 +61,7 @@ class TrainerRank:
         pacing: PacingConfig,
         store_config: StoreConfig,
         model_path: str,
+        critic_path: str | None = None,
         random_init: bool,
         seed: int,
         config_hash: str,
@@ -73,13 +72,14 @@ class TrainerRank:
         drop_after_s: float | None = None,
         reached: Callable[[str, int], None] = lambda point, step: None,
     ) -> None:
-        """`buffer`: on rank 0 of a run; None elsewhere, and in a replay. `drop_after_s`: see Composer. `interface`: see
-        `distributed.join`."""
+        """`buffer`: on rank 0 of a run; None elsewhere, and in a replay. `critic_path`: where PPO's critic starts from, unless
+        it is model_path. `drop_after_s`: see Composer. `interface`: see `distributed.join`."""
         self._lineage, self._epoch = lineage, epoch
         self._rank, self._world_size = rank, world_size
         self._master_addr, self._master_port, self._interface = master_addr, master_port, interface
         self._config, self._store_config = config, store_config
         self._model_path, self._random_init, self._seed = Path(model_path), random_init, seed
+        self._critic_path = Path(critic_path) if critic_path is not None else None
         self._config_hash = config_hash
         self._store, self._ledger = store, ledger
         self._max_staleness = pacing.max_staleness
@@ -137,7 +137,7 @@ class TrainerRank:
         logger.info("group joined")
         self._build()
         logger.info("engine built")
-        cut = agree_on_cut(self._store, self._lineage, self._engine, step=cut_step)
+        cut = agree_on_cut(self._store, self._lineage, self._models.policy, step=cut_step)
         if cut is not None:
             if cut_step is None:
                 checkpoint.check_new_beginning(
@@ -151,35 +151,29 @@ class TrainerRank:
         else:
             raise ValueError(f"there is no whole checkpoint at step {cut_step} to start from")
         self._doing = "idle"
-        parameters = sum(torch.Size(spec.shape).numel() for spec in self._engine.specs().values())
-        return {"step": self._step, "parameters": parameters}
+        return {"step": self._step, "parameters": self._models.parameters}
 
     def _build(self) -> None:
         self._resources.close()
-        module = load_policy(
-            self._model_path,
-            attention_dropout=self._config.attention_dropout,
+        self._models = TrainedModels(
+            model_path=self._model_path,
+            critic_path=self._critic_path,
             random_init=self._random_init,
             seed=self._seed,
-            gradient_checkpointing=self._config.gradient_checkpointing,
-        )
-        distributed.meet()  # each rank has read the folder in its own time
-        self._engine = ZeroEngine(
-            module,
             config=self._config,
             rank=self._rank,
             world_size=self._world_size,
             updated=lambda: self._reached("rank.step", self._step + 1),
         )
-        self._resources.callback(self._engine.close)
-        self._learner = Learner(self._engine, config=self._config)
+        self._resources.callback(self._models.close)
+        self._learner = self._models.learner
         self._publisher = Publisher(
-            self._engine,
+            self._models.policy,
             self._store,
             lineage=self._lineage,
             epoch=self._epoch,
             model_path=self._model_path,
-            aliases=tied_aliases(module),
+            aliases=self._models.aliases,
             shard_bytes=self._store_config.shard_bytes,
             deadline_s=WRITE_DEADLINE_S,
             reached=self._reached,
@@ -203,7 +197,7 @@ class TrainerRank:
             raise ValueError(
                 f"{cut.manifest_key} was written under another recipe ({cut.config_hash}, not {self._config_hash})"
             )
-        load(self._store, cut, {checkpoint.POLICY: self._engine})
+        load(self._store, cut, self._models.engines)
         self._learner.load_state(dict(cut.state["learner"]))
         self._step, self._cursors = cut.step, cut.cursors
         logger.info("checkpoint loaded", extra={"step": cut.step, "epoch": cut.epoch, "ranks": cut.world_size})
@@ -279,7 +273,7 @@ class TrainerRank:
         """
         self._check(number)
         taken = snapshot(
-            {checkpoint.POLICY: self._engine},
+            self._models.engines,
             step=number,
             state={"learner": self._learner.state()},
             newest_version=newest_version,
@@ -309,7 +303,7 @@ class TrainerRank:
     def weights_digest(self) -> str:
         """(collective) The digest that a version of the weights as they are would have."""
         self._check(self._step)
-        return weights_digest(self._engine)
+        return weights_digest(self._models.policy)
 
     # -- the rest ----------------------------------------------------------------------------------------------------
     def sft(

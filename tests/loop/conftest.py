@@ -1,7 +1,7 @@
 """One small recipe of the real loop: real engine, real server, two ZeRO-3 ranks; prompts of the demo's task.
 
-Dropout, an adaptive KL coefficient and two mini-batches are on, since without them a forgotten generator or controller
-would not show in the weights.
+PPO with a critic, which is trained alone in the first step. Dropout, an adaptive KL coefficient, two epochs and two
+mini-batches are on, since without them a forgotten generator or controller would not show in the weights.
 """
 
 import subprocess
@@ -30,9 +30,11 @@ RECIPE = {
     "training": {
         "ranks": 2,
         "dtype": "float32",
+        "algorithm": {"critic": {"learning_rate": 1e-3, "warmup_steps": 1}},
         "attention_dropout": 0.1,
+        "epochs": 2,
         "mini_batches": 2,
-        "kl": {"adaptive": True, "coefficient": 0.05, "target_nats": 0.001},
+        "kl": {"coefficient": 0.05, "target_nats": 0.001},
         "optimizer": {"learning_rate": 1e-3, "warmup_steps": 2},
         "checkpoint": {"interval_steps": 2},
         "collective_timeout_s": 20,

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,11 +40,12 @@ from orchestrator.life import recover
 from orchestrator.prompts import PromptIssuer, SourcePrompt
 from orchestrator.run import Run
 from train_cluster.compose import Composer
-from train_cluster.config import OptimizerConfig, TrainingConfig
+from train_cluster.config import CriticConfig, KlConfig, OptimizerConfig, PpoConfig, TrainingConfig
 from train_cluster.learner import Learner
 from train_cluster.model import load_policy, tied_aliases
 from train_cluster.plain import PlainEngine
 from train_cluster.publication import Publisher
+from train_cluster.scalar import load_scalar
 from train_cluster.snapshot import Writer, agree_on_cut, load, snapshot
 from weightstore.adopt import adopt_newest
 from weightstore.blobs import FileBlobStore
@@ -58,10 +60,17 @@ RECIPE = Recipe.model_validate(
         "scoring": {"rewards": [{"name": "length", "function": "score_cluster.functions:length_penalty"}]},
         "generation": {"max_tokens": 8, "group_size": SAMPLES},
         "pacing": {"batch_groups": 2, "max_staleness": 1},
-        "training": {"algorithm": {"filter_uniform": False}},
     }
 )
-TRAINING = TrainingConfig(optimizer=OptimizerConfig(learning_rate=1e-3), mini_batches=2, dtype="float32")
+TRAINING = TrainingConfig(
+    algorithm=PpoConfig(critic=CriticConfig(warmup_steps=1, learning_rate=1e-3)),
+    optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2),
+    kl=KlConfig(target_nats=0.01),
+    attention_dropout=0.1,
+    epochs=2,
+    mini_batches=2,
+    dtype="float32",
+)
 CONTROLS = Controls(learning_rate_scale=1.0, kl_scale=1.0, clip_low=0.2, clip_high=0.28, temperature=1.0)
 PRODUCTION = Production(worker="w", waited_s=0.0, worked_s=0.0)
 
@@ -106,9 +115,11 @@ class OneProcess:
         self._rank(model)
 
     def _rank(self, model: Path) -> None:
-        module = load_policy(model, random_init=True, seed=1)
+        drawn: dict[str, Any] = {"random_init": True, "attention_dropout": TRAINING.attention_dropout}
+        module, critic = load_policy(model, seed=1, **drawn), load_scalar(model, seed=2, head="zeros", **drawn)
         self.engine = PlainEngine(module, optimizer=TRAINING.optimizer)
-        self.learner = Learner(self.engine, config=TRAINING)
+        self.engines = {"policy": self.engine, "critic": PlainEngine(critic, optimizer=TRAINING.optimizer)}
+        self.learner = Learner(self.engine, config=TRAINING, critic=self.engines["critic"])
         where = {"lineage": 0, "epoch": self.epoch, "deadline_s": DEADLINE_S, "reached": self.reached}
         self.writer = Writer(self.store, rank=0, world_size=1, config_hash="h", **where)  # type: ignore[arg-type]
         self.publisher = Publisher(  # type: ignore[arg-type]
@@ -133,7 +144,7 @@ class OneProcess:
         if cut is None:
             self.cut()
         else:
-            load(self.store, cut, {"policy": self.engine})
+            load(self.store, cut, self.engines)
             self.learner.load_state(dict(cut.state["learner"]))
 
     def live(self) -> str:
@@ -163,7 +174,7 @@ class OneProcess:
     def cut(self) -> None:
         state = {"learner": self.learner.state()}
         taken = snapshot(
-            {"policy": self.engine}, step=self.step, state=state, newest_version=self.published, cursors={"prompts": 0}
+            self.engines, step=self.step, state=state, newest_version=self.published, cursors={"prompts": 0}
         )
         self.writer.start(taken)
         self.writer.wait(self.step, timeout_s=DEADLINE_S)

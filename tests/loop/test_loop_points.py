@@ -1,4 +1,5 @@
-"""A run killed at every named point of the protocol in turn trains the same weights as one that was never killed.
+"""A run killed at every named point of the protocol in turn trains the same policy and the same critic as one that was
+never killed: PPO with dropout, epochs and mini-batches, the first step the critic's alone.
 
 By the functions and on the stores of the real command (an embedded server, files), but in one process a life, which costs
 half a second where a start of the loop costs half a minute. Two processes import the libraries: 12 s in all.
@@ -16,6 +17,8 @@ from transformers import LlamaConfig
 from experience.server import EmbeddedServer
 from orchestrator.audit import audit
 from orchestrator.folder import RunFolder
+from train_cluster.checkpoint import cuts
+from weightstore.blobs import FileBlobStore
 
 POINTS = (
     "epoch.claimed@1",
@@ -76,11 +79,19 @@ def lives(run: Path, model: Path, *points: str) -> str:
     return done.stdout.strip()
 
 
+def last_cut(run: Path) -> tuple[list[str], str]:
+    """The models of the newest checkpoint, and the hash of all their weights and moments."""
+    cut = cuts(FileBlobStore(run), 0)[0]
+    assert cut.step == STEPS
+    return sorted(cut.models), cut.blobs[0].sha256
+
+
 def test_a_death_at_any_point_changes_neither_books_nor_weights(model: Path, tmp_path: Path) -> None:
     killed = lives(tmp_path / "killed", model, *POINTS)
     markers = {path.name for path in (tmp_path / "killed" / "faults").iterdir()}
     assert markers == set(POINTS)
     assert killed == lives(tmp_path / "whole", model)
+    assert last_cut(tmp_path / "killed") == last_cut(tmp_path / "whole")
     for name in ("killed", "whole"):
         report = audit(RECIPE, RunFolder(tmp_path / name))
         assert report.problems == []

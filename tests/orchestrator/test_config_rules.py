@@ -38,8 +38,19 @@ BROKEN = [
     ),
     ({"generation__top_p": 0.9}, "generation.top_p = 0.9: ", "another policy", "generation.top_p=1"),
     ({"generation__top_k": 5}, "generation.top_k = 5: ", "another policy", "generation.top_k=0"),
-    ({"generation__group_size": 1}, "generation.group_size = 1: ", "GRPO", "generation.group_size=2"),
-    ({"scoring__reference": None}, "training.kl.where = loss: ", "no reference", "training.kl.where=none"),
+    (
+        {"generation__group_size": 1, "training__algorithm": {"kind": "grpo"}},
+        "generation.group_size = 1: ",
+        "GRPO",
+        "generation.group_size=2",
+    ),
+    ({"scoring__reference": None}, "training.kl.where = reward: ", "no reference", "training.kl.where=none"),
+    (
+        {"scoring__reference": None, "training__algorithm": {"kind": "grpo"}},
+        "training.kl.where = loss: ",
+        "no reference",
+        "training.kl.where=none",
+    ),
     (
         {"training__kl": {"where": "none", "adaptive": True}},
         "training.kl.adaptive = True: ",
@@ -102,6 +113,9 @@ FINE = [
     {"scoring__reference": None, "training__kl": {"where": "none"}},
     {"scoring__reference": None, "training__kl": {"where": "none"}, "model__random_init": True},
     {"training__mini_batches": 16},
+    {"generation__group_size": 1},  # a critic needs no others to compare with
+    {"pacing__batch_groups": 13},  # PPO's own number of mini-batches divides any batch
+    {"training__kl": {"coefficient": 0.0}},  # nothing to adapt, and null asks for nothing
     {"generation__engine": {"max_model_tokens": 21}, "data__max_prompt_tokens": 13},
     {"data__system_prompt": "Be kind.", "data__chat_template": True},
     {"supervise__stall_s": 64.1},

@@ -395,9 +395,10 @@ def test_the_plan_adds_up(recipe):
     assert (plan.max_response_tokens_per_step, plan.max_response_tokens) == (64, 192)
     assert (plan.groups_in_flight, plan.passes) == (8, (6.0,))
     assert plan.processes == {"driver": 1, "experience server": 1, "generation": 2, "scoring": 1, "trainer": 2}
-    assert (plan.version_bytes, plan.checkpoint_bytes) == (PARAMETERS * 4, PARAMETERS * 12)
+    assert (plan.version_bytes, plan.checkpoint_bytes) == (PARAMETERS * 4, 2 * PARAMETERS * 12)  # a critic as well
     assert json.loads(json.dumps(plan.as_dict()))["run"] == "trial"
-    assert len(plan.lines()) == 8
+    assert len(plan.lines()) == 9
+    assert f"the policy and a critic of {PARAMETERS} parameters, by PPO" in plan.lines()[2]
     assert not any("\n" in line for line in plan.lines())
 
 

@@ -189,8 +189,8 @@ def test_all_problems_come_at_once_sections_and_rules_alike(write):
         "model.path",
         "model.pth",
         "training.mini_batches",
-        "pacing.publish_interval_batches",  # the rules whose sections are valid
-        "generation.top_p",
+        "generation.top_p",  # the rules whose sections are valid
+        "pacing.publish_interval_batches",
     ]
 
 

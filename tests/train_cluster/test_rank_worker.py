@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from experience.config import PacingConfig
 from experience.ledger import Ledger
 from train_cluster.checkpoint import cuts
-from train_cluster.config import CheckpointConfig, KlConfig, OptimizerConfig, TrainingConfig
+from train_cluster.config import CheckpointConfig, CriticConfig, KlConfig, OptimizerConfig, PpoConfig, TrainingConfig
 from train_cluster.sft_config import SftConfig
 from train_cluster.worker import TrainerRank
 from weightstore.blobs import FileBlobStore
@@ -30,6 +30,8 @@ STEPS = 3
 CONFIG = TrainingConfig(
     ranks=2,
     dtype="float32",
+    algorithm=PpoConfig(critic=CriticConfig(warmup_steps=1, learning_rate=3e-3)),
+    epochs=2,
     mini_batches=2,
     micro_batch_tokens=24,
     attention_dropout=0.1,
@@ -85,7 +87,7 @@ def stopped_in_step_2(rank: int, world_size: int, port: int, folder: Path) -> No
 
 
 def killed_in_step_2(rank: int, world_size: int, port: int, folder: Path) -> None:
-    """Resumes at step 1; then rank 1 is killed in step 2, after the first of its two updates."""
+    """Resumes at step 1; then rank 1 is killed in step 2, after the policy's first update."""
 
     def reached(point: str, step: int) -> None:
         if (rank, point, step) == (1, "rank.step", 2):
@@ -193,7 +195,7 @@ def test_the_end_is_bit_identical_to_an_undisturbed_run(folder: Path) -> None:
     for report, replayed in zip(found["reports"], found["replayed"], strict=True):
         assert {**report, "seconds": 0} == {**replayed, "seconds": 0}
     assert found["reports"][-1]["kl_coefficient"] > CONFIG.kl.coefficient, "the controller never moved"
-    assert [report["updates"] for report in found["reports"]] == [2, 2]
+    assert [report["updates"] for report in found["reports"]] == [4, 4]
 
 
 def test_answers_are_plain_and_say_what_was_done(folder: Path) -> None:

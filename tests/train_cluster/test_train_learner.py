@@ -1,4 +1,4 @@
-"""The learner on real engines: identities, bit-identical resume, two ranks, and that it learns."""
+"""The learner on real engines, by GRPO: identities, bit-identical resume, two ranks, and that it learns."""
 
 import copy
 import dataclasses
@@ -13,6 +13,7 @@ import torch
 from train_records import (
     CONTROLS,
     VOCABULARY,
+    ThreadedRank,
     a_completion,
     a_record,
     a_scored_group,
@@ -27,6 +28,7 @@ from train_cluster.model import load_policy
 from train_cluster.plain import PlainEngine
 
 CONFIG = TrainingConfig(
+    algorithm=GrpoConfig(),
     kl=KlConfig(coefficient=0.05, adaptive=True, target_nats=0.1),
     optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=2),
     mini_batches=2,
@@ -116,47 +118,19 @@ def test_accumulation_equals_one_big_batch(model_folder: Path, where: str) -> No
         assert getattr(reports[0], name) == pytest.approx(getattr(reports[1], name), rel=1e-4), name
 
 
-class _Rank(PlainEngine):
-    """One of two ranks that are threads: sums meet at a barrier. The collectives of the Protocol, without processes."""
-
-    def __init__(self, peers: list["_Rank"], barrier: threading.Barrier, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.rank, self.world_size = len(peers), 2
-        self._peers, self._barrier = peers, barrier
-        self._shared = torch.zeros(0)
-        self.forwards = 0
-        peers.append(self)
-
-    def forward(self, **inputs: Any) -> Any:
-        self.forwards += 1
-        return super().forward(**inputs)
-
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        self._shared = values.double()
-        self._barrier.wait()
-        total = torch.stack([peer._shared for peer in self._peers]).sum(0)
-        self._barrier.wait()
-        return total
-
-    def step(self, *, learning_rate: float) -> float:
-        for parameter in self._parameters.values():
-            parameter.grad = self.sum(parameter.grad).float()
-        return super().step(learning_rate=learning_rate)
-
-
 def test_two_ranks_train_what_one_trains(model_folder: Path) -> None:
     config = a_config(epochs=2, mini_batches=3, kl=KlConfig(where="reward", coefficient=0.3))
     records = [a_record(k, [random_group(5 * k + i) for i in range(5)]) for k in (1, 2)]
     alone = an_engine(model_folder, config)
     single = Learner(alone, config=config)
     expected = [single.step(record) for record in records]
-    ranks: list[_Rank] = []
+    ranks: list[ThreadedRank] = []
     barrier = threading.Barrier(2, timeout=60)
     for _ in range(2):
-        _Rank(ranks, barrier, load_policy(model_folder, random_init=True, seed=1), optimizer=config.optimizer)
+        ThreadedRank(ranks, barrier, load_policy(model_folder, random_init=True, seed=1), optimizer=config.optimizer)
     reports: dict[int, list[Any]] = {}
 
-    def run(rank: _Rank) -> None:
+    def run(rank: ThreadedRank) -> None:
         learner = Learner(rank, config=config)
         reports[rank.rank] = [learner.step(record) for record in records]
 

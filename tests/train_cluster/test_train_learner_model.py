@@ -91,7 +91,7 @@ def test_chunked_head_gives_the_same_values_and_gradients(tmp_path: Path, monkey
     for chunk in (head.CHUNK_LOGITS, 7 * VOCABULARY):
         monkeypatch.setattr(head, "CHUNK_LOGITS", chunk)
         model.zero_grad()
-        logprobs, entropy = model(**a_row(), temperature=1.3, with_entropy=True)
+        logprobs, entropy = model(**a_row(), temperature=1.3, entropy="value")
         (logprobs * torch.linspace(-1, 1, len(logprobs))).sum().backward()
         results.append([logprobs.detach(), entropy, *(p.grad for p in model.parameters())])
     for whole, chunked in zip(*results, strict=True):
@@ -102,7 +102,7 @@ def test_entropy_and_temperatures_by_token(tmp_path: Path) -> None:
     model = load_policy(save_tiny_model(tmp_path), random_init=True).eval()
     for parameter in model.parameters():
         parameter.data.zero_()  # logits 0: every token has log-prob -log V and entropy log V
-    logprobs, entropy = model(**a_row((4,)), temperature=0.5, with_entropy=True)
+    logprobs, entropy = model(**a_row((4,)), temperature=0.5, entropy="value")
     expected = torch.full((4,), VOCABULARY).log()
     torch.testing.assert_close(entropy, expected)
     torch.testing.assert_close(logprobs, -expected)

@@ -1,9 +1,10 @@
-"""ZeRO-3 in real rank processes: the same results as one plain process, and state that leaves and returns bit for bit.
+"""ZeRO-3 in real rank processes, policy and critic by PPO: the same results as one plain process, and state that leaves and returns bit for bit.
 
 Starting ranks is what costs, so each world size is started once and makes all its observations; the tests read them.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from train_records import a_record, random_group, save_tiny_model
 
 from train_cluster import distributed
 from train_cluster.checkpoint import Cut, read_cut
-from train_cluster.config import KlConfig, OptimizerConfig, TrainingConfig
+from train_cluster.config import CriticConfig, KlConfig, OptimizerConfig, PpoConfig, TrainingConfig
 from train_cluster.engine import TrainEngine
 from train_cluster.learner import Learner
-from train_cluster.model import load_policy, published_parameters, tied_aliases
+from train_cluster.model import PackedModel, load_policy, published_parameters, tied_aliases
 from train_cluster.plain import PlainEngine
 from train_cluster.publication import Publisher, weights_digest
+from train_cluster.scalar import load_scalar
 from train_cluster.snapshot import Writer, load, snapshot
 from train_cluster.zero import ZeroEngine
 from weightstore.blobs import FileBlobStore
@@ -29,6 +31,7 @@ from weightstore.manifest import WeightVersion
 
 # Clipping bites, rows are short, and an update has one sequence more than ranks can share: some rows are empty.
 CONFIG = TrainingConfig(
+    algorithm=PpoConfig(critic=CriticConfig(warmup_steps=0, learning_rate=3e-3), entropy_coefficient=0.01),
     dtype="float32",
     epochs=2,
     mini_batches=2,
@@ -64,32 +67,32 @@ class _Session:
         self.found: dict[str, Any] = {}
 
     def train_without_dropout(self) -> None:
-        engine = self.engine()
-        learner = Learner(engine, config=CONFIG)
+        pair = self.pair()
+        learner = learner_on(pair)
         self.found["reports"] = [_numbers(learner, number) for number in (1, 2, 3)]
-        tensors = {name: engine.gather(name, owner=0) for name in engine.specs()}
+        tensors = _gathered(pair)
         if self.rank == 0:
             save_file(tensors, self.folder / f"trained-{self.world_size}.safetensors")
         assert self.rank == 0 or not any(tensor is not None for tensor in tensors.values())
 
     def go_on_from_a_cut(self) -> None:
-        """Train 1, cut, train 2, 3; and 2, 3 again from the cut, on an engine that gathers other parameters."""
-        engine = self.engine(dropout=DROPOUT)
-        learner = Learner(engine, config=CONFIG)
+        """Train 1, cut, train 2, 3; and 2, 3 again from the cut, on engines that gather other parameters."""
+        pair = self.pair(dropout=DROPOUT)
+        learner = learner_on(pair)
         learner.step(RECORDS[0])
-        self.cut(engine, epoch=self.world_size, step=1, learner=learner)
-        self.found["digest at the cut"] = weights_digest(engine)
+        self.cut(pair, epoch=self.world_size, step=1, learner=learner)
+        self.found["digests at the cut"] = _digests(pair)
         self.found["went on"] = [_numbers(learner, number) for number in (2, 3)]
-        self.found["digest after"] = weights_digest(engine)
+        self.found["digests after"] = _digests(pair)
 
-        again = self.engine(dropout=DROPOUT, seed=99, persist_below=10**6)
-        learner = Learner(again, config=CONFIG)
+        again = self.pair(dropout=DROPOUT, seed=99, persist_below=10**6)
+        learner = learner_on(again)
         cut = read_cut(self.store, 0, 1, self.world_size)
-        load(self.store, cut, {"policy": again})
+        load(self.store, cut, again)
         learner.load_state(dict(cut.state["learner"]))
         self.found["went on again"] = [_numbers(learner, number) for number in (2, 3)]
-        self.found["digest again"] = weights_digest(again)
-        self.publish(again)
+        self.found["digests again"] = _digests(again)
+        self.publish(again["policy"])
 
     def publish(self, engine: TrainEngine) -> None:
         publisher = Publisher(
@@ -107,7 +110,8 @@ class _Session:
         publisher.close()
 
     def round_to_bfloat16(self) -> None:
-        engine = self.engine(dtype="bfloat16")
+        pair = self.pair(dtype="bfloat16")
+        engine = pair["policy"]
         masters = published_parameters(load_policy(self.folder / "model", random_init=True, seed=1))
         pieces = engine.export_partition()
         exact = []
@@ -116,32 +120,35 @@ class _Session:
             mine = master.detach().flatten()[self.rank * count : (self.rank + 1) * count]
             exact.append(torch.equal(pieces[name][: mine.numel()], mine) and not pieces[name][mine.numel() :].any())
         self.found["bfloat16 masters exact"] = all(exact)
-        Learner(engine, config=CONFIG).step(RECORDS[0])
-        saved = engine.export_partition()
-        digest = weights_digest(engine)
-        fresh = self.engine(dtype="bfloat16", seed=5)
-        fresh.import_partition(saved)
-        self.found["bfloat16 returns"] = digest == weights_digest(fresh)
-        self.found["bfloat16 gathers"] = str({spec.dtype for spec in fresh.specs().values()})
+        learner_on(pair).step(RECORDS[0])
+        digests = _digests(pair)
+        fresh = self.pair(dtype="bfloat16", seed=5)
+        for name, engine in pair.items():
+            fresh[name].import_partition(engine.export_partition())
+        self.found["bfloat16 returns"] = digests == _digests(fresh)
+        self.found["bfloat16 gathers"] = str({spec.dtype for one in fresh.values() for spec in one.specs().values()})
 
     def load_all_cuts(self) -> None:
         """Load what every world size so far has cut, and cut it anew as epoch 10 · old + new."""
         for epoch in range(1, self.world_size + 1):
-            engine = self.engine(seed=7)
-            load(self.store, read_cut(self.store, 0, 1, epoch), {"policy": engine})
-            self.found[f"digest of cut {epoch}"] = weights_digest(engine)
-            self.cut(engine, epoch=10 * epoch + self.world_size, step=1, learner=Learner(engine, config=CONFIG))
+            pair = self.pair(seed=7)
+            load(self.store, read_cut(self.store, 0, 1, epoch), pair)
+            self.found[f"digests of cut {epoch}"] = _digests(pair)
+            self.cut(pair, epoch=10 * epoch + self.world_size, step=1, learner=learner_on(pair))
 
-    def engine(
+    def pair(
         self, *, dropout: float = 0.0, seed: int = 1, persist_below: int = 0, dtype: Any = "float32"
-    ) -> ZeroEngine:
-        module = load_policy(self.folder / "model", random_init=True, seed=seed, attention_dropout=dropout)
+    ) -> dict[str, TrainEngine]:
+        """Policy and critic."""
         config = CONFIG.model_copy(update={"dtype": dtype})
-        return ZeroEngine(
-            module, config=config, rank=self.rank, world_size=self.world_size, persist_below=persist_below
-        )
+        return {
+            name: ZeroEngine(
+                module, config=config, rank=self.rank, world_size=self.world_size, persist_below=persist_below
+            )
+            for name, module in modules(self.folder, seed=seed, dropout=dropout).items()
+        }
 
-    def cut(self, engine: TrainEngine, *, epoch: int, step: int, learner: Learner) -> None:
+    def cut(self, pair: Mapping[str, TrainEngine], *, epoch: int, step: int, learner: Learner) -> None:
         writer = Writer(
             self.store,
             lineage=0,
@@ -152,15 +159,50 @@ class _Session:
             deadline_s=20,
         )
         state = {"learner": learner.state()}
-        writer.start(snapshot({"policy": engine}, step=step, state=state, newest_version=step, cursors={"words": 5}))
+        writer.start(snapshot(pair, step=step, state=state, newest_version=step, cursors={"words": 5}))
         writer.wait(step, timeout_s=30)
-        engine.sum(torch.zeros(1))  # rank 0 has committed once all are past this
+        pair["policy"].sum(torch.zeros(1))  # rank 0 has committed once all are past this
         writer.close()
+
+
+def modules(folder: Path, *, seed: int, dropout: float = 0.0) -> dict[str, PackedModel]:
+    drawn: Any = {"random_init": True, "seed": seed, "attention_dropout": dropout}
+    return {
+        "policy": load_policy(folder / "model", **drawn),
+        "critic": load_scalar(folder / "model", head="fresh", **drawn),
+    }
+
+
+def plain_pair(folder: Path, *, seed: int) -> dict[str, TrainEngine]:
+    found = modules(folder, seed=seed)
+    return {name: PlainEngine(module, optimizer=CONFIG.optimizer) for name, module in found.items()}
+
+
+def learner_on(pair: Mapping[str, TrainEngine]) -> Learner:
+    return Learner(pair["policy"], config=CONFIG, critic=pair["critic"])
+
+
+def _digests(pair: Mapping[str, TrainEngine]) -> dict[str, str]:
+    return {name: weights_digest(engine) for name, engine in pair.items()}
+
+
+def _gathered(pair: Mapping[str, TrainEngine]) -> dict[str, Any]:
+    """On rank 0; None elsewhere."""
+    return {f"{m}/{name}": engine.gather(name, owner=0) for m, engine in pair.items() for name in engine.specs()}
 
 
 def _numbers(learner: Learner, number: int) -> dict[str, float]:
     report = learner.step(RECORDS[number - 1])
-    return {"loss": report.loss, "norm": report.grad_norm, "kl": report.kl_per_response, "beta": report.kl_coefficient}
+    assert report.critic is not None
+    return {
+        "loss": report.loss,
+        "norm": report.grad_norm,
+        "kl": report.kl_per_response,
+        "beta": report.kl_coefficient,
+        "critic's loss": report.critic.loss,
+        "critic's norm": report.critic.grad_norm,
+        "explained": report.critic.explained_variance,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -175,10 +217,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def plain(folder: Path) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
     """What one plain process makes of the same records."""
-    engine = PlainEngine(load_policy(folder / "model", random_init=True, seed=1), optimizer=CONFIG.optimizer)
-    learner = Learner(engine, config=CONFIG)
+    pair = plain_pair(folder, seed=1)
+    learner = learner_on(pair)
     reports = [_numbers(learner, number) for number in (1, 2, 3)]
-    return reports, {name: engine.gather(name, owner=0) for name in engine.specs()}
+    return reports, _gathered(pair)
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
@@ -197,15 +239,15 @@ def test_several_updates_equal_one_plain_process(folder: Path, plain: Any, world
 def test_training_goes_on_from_a_cut_bit_for_bit(folder: Path, world_size: int) -> None:
     found = _found(folder, world_size)
     assert found["went on again"] == found["went on"]
-    assert found["digest again"] == found["digest after"]
-    assert found["digest after"] != found["digest at the cut"]
+    assert found["digests again"] == found["digests after"]
+    assert not set(found["digests after"].items()) & set(found["digests at the cut"].items())
     betas = [report["beta"] for report in found["went on"]]
     assert len({*betas, CONFIG.kl.coefficient}) > 1, "the adaptive coefficient never moved: it proves nothing"
 
 
 @pytest.mark.parametrize(("old", "new"), [(1, 1), (1, 2), (2, 2)])
 def test_a_cut_loads_on_real_ranks_and_leaves_them_as_it_came(folder: Path, old: int, new: int) -> None:
-    assert _found(folder, new)[f"digest of cut {old}"] == _found(folder, old)["digest at the cut"]
+    assert _found(folder, new)[f"digests of cut {old}"] == _found(folder, old)["digests at the cut"]
     store = FileBlobStore(folder / "store")
     original, again = (_load_whole(folder, read_cut(store, 0, 1, epoch)) for epoch in (old, 10 * old + new))
     assert set(again) == set(original)
@@ -216,16 +258,16 @@ def test_a_cut_loads_on_real_ranks_and_leaves_them_as_it_came(folder: Path, old:
 
 def test_a_plain_process_goes_on_from_a_cut_of_two_ranks(folder: Path) -> None:
     store = FileBlobStore(folder / "store")
-    engine = PlainEngine(load_policy(folder / "model", random_init=True, seed=3), optimizer=CONFIG.optimizer)
-    load(store, read_cut(store, 0, 1, 2), {"policy": engine})
-    assert weights_digest(engine) == _found(folder, 2)["digest at the cut"]
+    pair = plain_pair(folder, seed=3)
+    load(store, read_cut(store, 0, 1, 2), pair)
+    assert _digests(pair) == _found(folder, 2)["digests at the cut"]
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_a_publication_has_the_digest_of_the_weights(folder: Path, world_size: int) -> None:
     found = _found(folder, world_size)
     manifest = read_manifest(FileBlobStore(folder / "store"), WeightVersion(0, world_size, 3))
-    assert manifest.digest() == found["published"]["digest"] == found["digest again"]
+    assert manifest.digest() == found["published"]["digest"] == found["digests again"]["policy"]
     assert manifest.aliases == {"lm_head.weight": "model.embed_tokens.weight"}
     assert len(manifest.blobs) > 2
 
@@ -251,6 +293,6 @@ def _found(folder: Path, world_size: int) -> dict[str, Any]:
 
 def _load_whole(folder: Path, cut: Cut) -> dict[str, torch.Tensor]:
     """The masters and moments of a cut, whole."""
-    engine = PlainEngine(load_policy(folder / "model", random_init=True, seed=2), optimizer=CONFIG.optimizer)
-    load(FileBlobStore(folder / "store"), cut, {"policy": engine})
-    return engine.export_partition()
+    pair = plain_pair(folder, seed=2)
+    load(FileBlobStore(folder / "store"), cut, pair)
+    return {f"{m}/{name}": tensor for m, engine in pair.items() for name, tensor in engine.export_partition().items()}

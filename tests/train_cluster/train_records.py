@@ -1,7 +1,9 @@
-"""A tiny model folder and whole batch records, for the tests of this folder."""
+"""A tiny model folder, whole batch records and ranks that are threads, for the tests of this folder."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from experience.schema import (
     ScoredGroup,
     VersionSpan,
 )
+from train_cluster.plain import PlainEngine
 
 torch.set_num_threads(1)  # the models are tiny: a second thread only waits
 VOCABULARY = 23
@@ -131,3 +134,31 @@ def a_record(
         next_sequence=0,
         config_hash="c",
     )
+
+
+class ThreadedRank(PlainEngine):
+    """One of two ranks that are threads: sums meet at a barrier. The collectives of the Protocol, without processes."""
+
+    def __init__(self, peers: list["ThreadedRank"], barrier: threading.Barrier, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.rank, self.world_size = len(peers), 2
+        self._peers, self._barrier = peers, barrier
+        self._shared = torch.zeros(0)
+        self.forwards = 0
+        peers.append(self)
+
+    def forward(self, **inputs: Any) -> Any:
+        self.forwards += 1
+        return super().forward(**inputs)
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        self._shared = values.double()
+        self._barrier.wait()
+        total = torch.stack([peer._shared for peer in self._peers]).sum(0)
+        self._barrier.wait()
+        return total
+
+    def step(self, *, learning_rate: float) -> float:
+        for parameter in self._parameters.values():
+            parameter.grad = self.sum(parameter.grad).float()
+        return super().step(learning_rate=learning_rate)
