@@ -87,6 +87,8 @@ class Run:
             on_published=self._take_published,
         )
         self._evaluation = evaluation
+        self._trained = False
+        """A step, in this life."""
         self._losses = LossWatch(buffer, mend=self._mended)
         self._mend = mend
         self._watchdog = Watchdog(recipe.supervise, folder)
@@ -125,7 +127,7 @@ class Run:
         if self._evaluation is None:
             return True
         finished = self._trainer.finished
-        self._evaluation.tick(now, trained=self._trainer.reached > 0, final=finished)
+        self._evaluation.tick(now, trained=self._trained or finished, final=finished)
         return not finished or self._evaluation.settled(now)
 
     def _mended(self) -> None:
@@ -164,6 +166,7 @@ class Run:
             self._tick.wait(POLL_S)
 
     def _stepped(self, report: Mapping[str, Any]) -> None:
+        self._trained = True
         self._supervisor.progressed()
         self._reporter.stepped(report)
 
