@@ -194,6 +194,7 @@ def evaluate(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write figures and all answers, as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with plots and samples.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare policies on held-out prompts: who is better, by how much, at what price."""
@@ -206,6 +207,7 @@ def evaluate(
         settings={key: value for key, value in given.items() if value is not None},
         gates=gate or [],
         out=out,
+        page=html,
         as_json=as_json,
     )
 

@@ -30,9 +30,9 @@ class Axes:
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
 
-def chart(title: str, axes: Axes, marks: Iterable[str]) -> str:
-    """A figure: its frame, its ticks, and these marks upon them."""
-    body = "".join([*_grid(axes), *marks])
+def chart(title: str, axes: Axes, marks: Iterable[str], *, x_ticks: bool = True) -> str:
+    """A figure: its frame, its ticks (across only where x is a number), and these marks upon them."""
+    body = "".join([*_grid(axes, x_ticks=x_ticks), *marks])
     return (
         f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(title)}">{body}</svg></figure>'
@@ -76,7 +76,7 @@ def around(values: Iterable[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _grid(axes: Axes) -> Iterable[str]:
+def _grid(axes: Axes, *, x_ticks: bool) -> Iterable[str]:
     left, bottom = axes.at(axes.x[0], axes.y[0])
     right, top = axes.at(axes.x[1], axes.y[1])
     for k in range(TICKS):
@@ -85,9 +85,10 @@ def _grid(axes: Axes) -> Iterable[str]:
         value = axes.y[0] + share * (axes.y[1] - axes.y[0])
         yield f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
         yield f'<text x="{left - 4}" y="{y + 3:.1f}" text-anchor="end">{_number(value)}</text>'
-        x = left + share * (right - left)
-        value = axes.x[0] + share * (axes.x[1] - axes.x[0])
-        yield f'<text x="{x:.1f}" y="{bottom + 13:.1f}" text-anchor="middle">{_number(value)}</text>'
+        if x_ticks:
+            x = left + share * (right - left)
+            value = axes.x[0] + share * (axes.x[1] - axes.x[0])
+            yield f'<text x="{x:.1f}" y="{bottom + 13:.1f}" text-anchor="middle">{_number(value)}</text>'
     middle = (top + bottom) / 2
     yield f'<text class="label" x="{(left + right) / 2:.1f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(axes.x_label)}</text>'
     yield (

@@ -15,6 +15,7 @@ from orchestrator.evaluation import report
 from orchestrator.evaluation.config import GATE, EvaluationConfig
 from orchestrator.evaluation.evaluator import Comparison, Evaluator
 from orchestrator.evaluation.outcome import Outcome, conclude
+from orchestrator.evaluation.page import render
 from orchestrator.evaluation.plan import Plan, make_plan, plan_of
 from orchestrator.evaluation.policies import Policy, by_architecture, find_policies, read_models
 from orchestrator.evaluation.sampling import BASELINE, CHALLENGER
@@ -30,6 +31,7 @@ def run(
     settings: Mapping[str, Any],
     gates: Sequence[str],
     out: Path | None,
+    page: Path | None,
     as_json: bool,
 ) -> None:
     """`settings`: of the section evaluation, by key. SystemExit(1): a gate fails."""
@@ -37,7 +39,7 @@ def run(
     policies = find_policies([text for text in arguments if text not in overrides])
     overrides += [f"evaluation.{key}={json.dumps(value)}" for key, value in settings.items()]
     _check_gates(gates)
-    _check_writable(out)
+    _check_writable({"--out": out, "--html": page})
     recipe = _recipe(policies, recipe_path, overrides)
     plan = plan_for(policies, recipe, overrides)
     with Console(quiet=as_json) as console:
@@ -45,6 +47,8 @@ def run(
     outcome = conclude(comparison, plan, recipe=recipe, gates=gates)
     if out is not None:
         write_json(outcome, out)
+    if page is not None:
+        page.write_text(render(outcome), encoding="utf-8")
     if as_json:
         print(json.dumps(report.content(outcome, answers=False), indent=1))
     else:
@@ -143,8 +147,8 @@ def _check_gates(gates: Sequence[str]) -> None:
             raise ValueError(f"--gate {gate}: is no condition; write KEY>=VALUE, as in win_rate>=0.7 or kl<=15")
 
 
-def _check_writable(*paths: Path | None) -> None:
-    """Before minutes of sampling."""
-    for path in paths:
+def _check_writable(paths: Mapping[str, Path | None]) -> None:
+    """{option: file}, before minutes of sampling."""
+    for option, path in paths.items():
         if path is not None and not (path.parent.is_dir() and os.access(path.parent, os.W_OK) and not path.is_dir()):
-            raise ValueError(f"--out {path}: cannot be written; name a file in a folder that is there")
+            raise ValueError(f"{option} {path}: cannot be written; name a file in a folder that is there")

@@ -91,7 +91,7 @@ def pass_figures(scores: Sequence[Sequence[float]]) -> dict[str, float]:
 
 def won_by_prompt(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], *, margin: float) -> list[float]:
     """[P] share of comparisons that the second wins at each prompt, ties half; scores [P][S] of both."""
-    return [st.win_matrix(a, b, margin=margin) for a, b in zip(first, second, strict=True)]
+    return [st.win_share(a, b, margin=margin) for a, b in zip(first, second, strict=True)]
 
 
 def win_figures(won_P: Sequence[float], *, ties: float, resamples: int, seed: int) -> dict[str, float]:

@@ -64,11 +64,18 @@ def lines(outcome: Outcome) -> Iterator[str]:
 
 def table(comparison: Comparison) -> Iterator[str]:
     """One column a policy, the baseline first."""
-    width = max(12, *(len(name) + 2 for name in comparison.figures))
-    yield f"{'':{_LABEL_WIDTH}}" + "".join(f"{name:>{width}}" for name in comparison.figures)
+    names = short_names(list(comparison.figures)).values()
+    width = max(10, *(len(name) for name in names)) + 2
+    yield f"{'':{_LABEL_WIDTH}}" + "".join(f"{name:>{width}}" for name in names)
     columns = list(comparison.figures.values())
     for label, key, form in rows(columns):
         yield f"{label:{_LABEL_WIDTH}}" + "".join(f"{cell(one, key, form):>{width}}" for one in columns)
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """{name: the last part of its path}, where that tells it from the others."""
+    ends = [name.rpartition("/")[2] for name in names]
+    return dict(zip(names, ends if len(set(ends)) == len(ends) else names, strict=True))
 
 
 def rows(columns: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, str, str]]:
@@ -88,6 +95,7 @@ def cell(figures: Mapping[str, float], key: str, form: str) -> str:
 
 def category_table(comparison: Comparison) -> Iterator[str]:
     """Of each policy by category; nothing without categories."""
+    names = short_names(list(comparison.figures))
     for name, categories in comparison.categories.items():
         for label, one in categories.items():
             parts = [f"{one['prompts']:.0f} prompts"]
@@ -95,16 +103,17 @@ def category_table(comparison: Comparison) -> Iterator[str]:
                 parts.append(f"wins {one['win_rate']:.1%} ({one['win_rate_low']:.1%} to {one['win_rate_high']:.1%})")
             if "score" in one:
                 parts.append(f"score {one['score']:.3f}")
-            yield f"{name}  {label}: {', '.join(parts)}, {one['length']:.1f} tokens"
+            yield f"{names[name]}  {label}: {', '.join(parts)}, {one['length']:.1f} tokens"
 
 
 def side_by_side(comparison: Comparison, plan: Plan) -> Iterator[str]:
     """The first answers to the first prompts, not picked."""
-    width = max(len(one.name) for one in comparison.policies)
+    names = short_names(list(comparison.figures))
+    width = max(map(len, names.values()))
     for number, question in enumerate(plan.questions[:SIDE_BY_SIDE]):
         yield f"\n{_cut(question.text)}"
         for policy in comparison.policies:
-            yield f"  {policy.name:{width}}  {_cut(policy.scored[number][0].answer.text)}"
+            yield f"  {names[policy.name]:{width}}  {_cut(policy.scored[number][0].answer.text)}"
 
 
 def content(outcome: Outcome, *, answers: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ Z95 = 1.959963984540054
 """Two-sided 95 % of the normal distribution."""
 
 
-def win_matrix(first: Sequence[float], second: Sequence[float], *, margin: float = 0.0) -> float:
+def win_share(first: Sequence[float], second: Sequence[float], *, margin: float = 0.0) -> float:
     """Chance that a random answer of the second beats a random one of the first, ties half: [S1], [S2] -> 0..1.
 
     mean over all pairs of 1[b - a > margin] + 1/2 1[|b - a| <= margin]: the Mann-Whitney statistic over S1 S2.
@@ -80,12 +80,6 @@ def distinct_ngrams(texts: Sequence[str], *, n: int) -> float:
 def unique_share(texts: Sequence[str]) -> float:
     """Share of different texts among a prompt's answers."""
     return len(set(texts)) / len(texts)
-
-
-def standard_error(values_P: Sequence[float]) -> float:
-    """sd / sqrt(P) of one number a prompt; 0 for a single one."""
-    values = np.asarray(values_P, np.float64)
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
 def quantiles(values: Sequence[float], shares: Sequence[float]) -> tuple[float, ...]:
