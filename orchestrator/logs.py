@@ -66,7 +66,9 @@ def configure(folder: Path, *, worker: str, level: int = logging.INFO) -> Path:
 def hush_libraries() -> None:
     """Keep what torch, torchao and transformers say while they are imported off a person's terminal."""
     import torch.utils._pytree  # sets up torch's own handlers, which would undo a level set before  # noqa: F401
+    from transformers.utils import logging as of_transformers
 
+    of_transformers.disable_progress_bar()
     for name in ("torch", "torchao", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

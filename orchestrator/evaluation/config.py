@@ -28,7 +28,7 @@ class JudgeConfig(BaseModel):
     arguments: Mapping[str, Any] = {}
     """Keyword arguments for the function, by name."""
     timeout_s: float = Field(default=60.0, gt=0)
-    """For one answer of the URL; large judges think for long."""
+    """For one verdict of the URL, or for what a function says of one prompt; large judges think for long."""
     attempts: int = Field(default=4, ge=1)
     """For one pair, with growing pauses; a judge that fails them all ends the evaluation."""
     concurrency: int = Field(default=8, ge=1)

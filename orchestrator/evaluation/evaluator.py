@@ -51,6 +51,13 @@ class Comparison:
     def baseline(self) -> str:
         return self.policies[0].name
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """{policy: the last part of its path}, where that tells each from the others."""
+        names = [one.name for one in self.policies]
+        ends = [name.rpartition("/")[2] for name in names]
+        return dict(zip(names, ends if len(set(ends)) == len(ends) else names, strict=True))
+
 
 class Evaluator:
     """Scores answers and compares policies; loads its models once, at its start. Used from one thread."""

@@ -9,6 +9,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 from orchestrator.errors import EvaluationFailed
@@ -16,6 +17,7 @@ from orchestrator.evaluation.config import JudgeConfig
 from orchestrator.evaluation.records import Answers, Question
 from orchestrator.evaluation.rewards import Rewards
 from orchestrator.imports import resolve
+from score_cluster.patience import Patience
 from score_cluster.reward_config import FunctionRewardConfig, ModelRewardConfig, RewardConfig
 
 Progress = Callable[[int, int], None]
@@ -78,8 +80,11 @@ class TotalJudge:
 class PairFunction:
     """A Python function of two answers."""
 
-    def __init__(self, name: str, function: Callable[..., float], arguments: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, function: Callable[..., float], arguments: Mapping[str, Any], *, timeout_s: float
+    ) -> None:
         self.name, self._function, self._arguments = name, function, dict(arguments)
+        self._patience = Patience(timeout_s)
 
     def prefer(self, pairs: Sequence[Pair], progress: Progress) -> list[float]:
         found = []
@@ -90,14 +95,19 @@ class PairFunction:
 
     def _ask(self, pair: Pair) -> float:
         asked = {"prompt": pair.question.text, "first": pair.first, "second": pair.second}
+
+        def call() -> float:
+            return self._function(**asked, metadata=pair.question.metadata, **self._arguments)
+
+        failed = f"judge {self.name} failed on {pair.question.text[:60]!r}"
         try:
-            value = float(self._function(**asked, metadata=pair.question.metadata, **self._arguments))
+            value = self._patience.call(call)
         except (Exception, SystemExit) as error:  # a user's function may raise anything
             problem = " ".join(f"{type(error).__name__}: {error}".split())
-            raise EvaluationFailed(f"judge {self.name} failed on {pair.question.text[:60]!r}: {problem}") from error
-        if math.isnan(value):
-            raise EvaluationFailed(f"judge {self.name} failed on {pair.question.text[:60]!r}: it returned nan")
-        return value
+            raise EvaluationFailed(f"{failed}: {problem}") from error
+        if not isinstance(value, Real) or math.isnan(value):
+            raise EvaluationFailed(f"{failed}: it returned {value!r}, which is no number")
+        return float(value)
 
 
 def open_judge(config: JudgeConfig, *, model_path: str, threads: int, max_tokens: int) -> ScoreJudge | PairJudge:
@@ -107,7 +117,7 @@ def open_judge(config: JudgeConfig, *, model_path: str, threads: int, max_tokens
 
         return HttpJudge(config)
     if config.function is not None and (function := _pair_function(config)) is not None:
-        return PairFunction(config.function, function, config.arguments)
+        return PairFunction(config.function, function, config.arguments, timeout_s=config.timeout_s)
     reward: RewardConfig
     if config.function is not None:
         reward = FunctionRewardConfig(name="judge", function=config.function, arguments=dict(config.arguments))

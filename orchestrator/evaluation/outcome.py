@@ -27,7 +27,9 @@ class Outcome:
 def conclude(comparison: Comparison, plan: Plan, *, recipe: Recipe | None, gates: Sequence[str] = ()) -> Outcome:
     """gates: beside those of the plan. ValueError: one of a figure that is not there."""
     seen = "" if recipe is None else contamination.warning(recipe, [question.text for question in plan.questions])
-    doubts = [line for name, figures in comparison.figures.items() for line in warnings(name, figures)]
+    doubts = [
+        line for name, figures in comparison.figures.items() for line in warnings(comparison.labels[name], figures)
+    ]
     return Outcome(
         comparison=comparison,
         plan=plan,

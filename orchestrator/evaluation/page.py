@@ -9,7 +9,7 @@ from orchestrator.evaluation import figures as fg
 from orchestrator.evaluation.evaluator import Comparison
 from orchestrator.evaluation.outcome import Outcome
 from orchestrator.evaluation.records import PolicyAnswers, Scored
-from orchestrator.evaluation.report import cell, rows, short_names
+from orchestrator.evaluation.report import cell, rows
 from orchestrator.evaluation.verdict import MEANINGFUL, STRONG, verdict
 from train_cluster import charts
 from train_cluster.charts import Axes
@@ -37,7 +37,7 @@ table.samples { table-layout: fixed; width: 100% } table.samples td { font-size:
 def render(outcome: Outcome) -> str:
     """The whole page."""
     comparison, plan = outcome.comparison, outcome.plan
-    names = short_names(list(comparison.figures))
+    names = comparison.labels
     title = escape(f"Evaluation of {', '.join(names.values())}")
     drawing = plan.drawing
     about = (
@@ -65,10 +65,11 @@ def render(outcome: Outcome) -> str:
 
 
 def _notes(outcome: Outcome, names: Mapping[str, str]) -> Iterator[str]:
+    first = names[outcome.comparison.baseline]
     for name, figures in outcome.comparison.figures.items():
         if said := verdict(figures):
             kind = "good" if figures["win_rate_low"] > 0.5 else "bad" if figures["win_rate_high"] < 0.5 else "even"
-            yield f'<div class="note {kind}"><b>{escape(names[name])}</b> is {escape(said)}.</div>'
+            yield f'<div class="note {kind}"><b>{escape(names[name])}</b> against {escape(first)}: {escape(said)}.</div>'
     for line in outcome.warnings:
         yield f'<div class="note doubt">{escape(line)}</div>'
     for gate in outcome.gates:
@@ -102,7 +103,7 @@ def _charts(comparison: Comparison, names: Mapping[str, str]) -> Iterator[str]:
 
 
 def _win_rates(title: str, found: Sequence[tuple[str, Mapping[str, float]]]) -> str:
-    """One whisker each, with its name above; lines at 50, 55 and 65 %."""
+    """One whisker each, named at the edge that is farther away; lines at 50, 55 and 65 %."""
     axes = Axes(x=(0, len(found)), y=(0, 1), x_label="", y_label="share of comparisons won")
     marks = [charts.line(axes, [(0, 0.5), (len(found), 0.5)], kind="even")]
     marks += [charts.line(axes, [(0, at), (len(found), at)], kind="mark") for at in (MEANINGFUL, STRONG)]
@@ -110,9 +111,9 @@ def _win_rates(title: str, found: Sequence[tuple[str, Mapping[str, float]]]) -> 
         rate, low, high = (figures[key] for key in ("win_rate", "win_rate_low", "win_rate_high"))
         x = number + 0.5
         marks += [charts.whisker(axes, x, low, high), charts.dots(axes, [(x, rate)], radius=3.5)]
-        above = high < 0.85
-        marks.append(charts.note(axes, x, high + 0.09 if above else low - 0.07, name[:24]))
-        marks.append(charts.note(axes, x, high + 0.03 if above else low - 0.13, f"{rate:.1%}"))
+        bottom = 0.03 if low > 0.2 else 0.87
+        marks.append(charts.note(axes, x, bottom + 0.06, name[:24]))
+        marks.append(charts.note(axes, x, bottom, f"{rate:.1%}"))
     return charts.chart(title, axes, marks, x_ticks=False)
 
 

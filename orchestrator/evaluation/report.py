@@ -55,27 +55,28 @@ def lines(outcome: Outcome) -> Iterator[str]:
     yield from table(comparison)
     yield from category_table(comparison)
     yield from side_by_side(comparison, plan)
-    for name, figures in list(comparison.figures.items())[1:]:
-        yield f"\n{name} is {verdict(figures)}"
+    yield ""
+    yield from verdicts(comparison)
     yield from (f"warning: {line}" for line in outcome.warnings)
     for gate in outcome.gates:
-        yield f"gate {gate.gate} for {gate.policy}: {gate.value:.4g}, {'passed' if gate.passed else 'FAILED'}"
+        yield f"gate {gate.gate} for {comparison.labels[gate.policy]}: {gate.value:.4g}, {'passed' if gate.passed else 'FAILED'}"
+
+
+def verdicts(comparison: Comparison) -> Iterator[str]:
+    """One line for each policy but the baseline."""
+    labels = comparison.labels
+    for name, figures in list(comparison.figures.items())[1:]:
+        yield f"{labels[name]} against {labels[comparison.baseline]}: {verdict(figures)}"
 
 
 def table(comparison: Comparison) -> Iterator[str]:
     """One column a policy, the baseline first."""
-    names = short_names(list(comparison.figures)).values()
+    names = comparison.labels.values()
     width = max(10, *(len(name) for name in names)) + 2
     yield f"{'':{_LABEL_WIDTH}}" + "".join(f"{name:>{width}}" for name in names)
     columns = list(comparison.figures.values())
     for label, key, form in rows(columns):
         yield f"{label:{_LABEL_WIDTH}}" + "".join(f"{cell(one, key, form):>{width}}" for one in columns)
-
-
-def short_names(names: Sequence[str]) -> dict[str, str]:
-    """{name: the last part of its path}, where that tells it from the others."""
-    ends = [name.rpartition("/")[2] for name in names]
-    return dict(zip(names, ends if len(set(ends)) == len(ends) else names, strict=True))
 
 
 def rows(columns: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, str, str]]:
@@ -95,7 +96,7 @@ def cell(figures: Mapping[str, float], key: str, form: str) -> str:
 
 def category_table(comparison: Comparison) -> Iterator[str]:
     """Of each policy by category; nothing without categories."""
-    names = short_names(list(comparison.figures))
+    names = comparison.labels
     for name, categories in comparison.categories.items():
         for label, one in categories.items():
             parts = [f"{one['prompts']:.0f} prompts"]
@@ -108,7 +109,7 @@ def category_table(comparison: Comparison) -> Iterator[str]:
 
 def side_by_side(comparison: Comparison, plan: Plan) -> Iterator[str]:
     """The first answers to the first prompts, not picked."""
-    names = short_names(list(comparison.figures))
+    names = comparison.labels
     width = max(map(len, names.values()))
     for number, question in enumerate(plan.questions[:SIDE_BY_SIDE]):
         yield f"\n{_cut(question.text)}"

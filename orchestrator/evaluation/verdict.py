@@ -49,9 +49,15 @@ def headroom(name: str, figures: Mapping[str, float]) -> Iterator[str]:
     if "pass@64" not in figures:
         return
     one, many = figures["pass@1"], figures["pass@64"]
-    if many < HEADROOM * one or many == 0.0:
-        why = "it is right hardly ever" if many == 0.0 else f"pass@64 is {many / one:.2f} of pass@1, below {HEADROOM}"
-        yield f"{name}: little headroom for reinforcement: {why}; teach it by SFT first, or take other prompts"
+    little = f"{name}: little headroom for reinforcement"
+    if many == 0.0:
+        yield f"{little}: it is right hardly ever; teach it by SFT first, or take easier prompts"
+    elif one > 1 / HEADROOM:
+        yield f"{little} on these prompts: pass@1 is {one:.0%} already; take harder ones"
+    elif many < HEADROOM * one:
+        yield (
+            f"{little}: pass@64 is {many / one:.2f} of pass@1, below {HEADROOM}; teach it by SFT first, or take other prompts"
+        )
 
 
 def _size(rate: float) -> str:

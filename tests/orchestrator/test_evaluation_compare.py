@@ -1,0 +1,222 @@
+"""From answers to figures, doubts, gates and reports, without an engine: the core as its users drive it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation_records import finished, plan, policy, question
+from orchestrator_folders import sections, write_rows
+
+from orchestrator import recipe as recipes
+from orchestrator import yamlfile
+from orchestrator.evaluation import contamination, report
+from orchestrator.evaluation.config import EvaluationConfig
+from orchestrator.evaluation.evaluator import Evaluator
+from orchestrator.evaluation.figures import KEYS
+from orchestrator.evaluation.gates import judge_gates
+from orchestrator.evaluation.kl import kl_k1
+from orchestrator.evaluation.outcome import Outcome, conclude
+from orchestrator.evaluation.page import render
+from orchestrator.evaluation.verdict import headroom, verdict
+from score_cluster.config import ScoringConfig
+
+EXACT = {"function": "score_cluster.functions:exact_match"}
+SCORING = ScoringConfig.model_validate(
+    {
+        "rewards": [
+            {"name": "right", "function": "score_cluster.functions:exact_match", "weight": 2.0},
+            {"name": "short", "kind": "length", "limit_tokens": 2, "per_token": 0.5},
+        ],
+        "constraints": [{"component": "right", "threshold": 0.5, "multiplier": 4.0}],
+    }
+)
+QUESTIONS = [
+    question("q0", category="easy", metadata={"answer": "ab"}),
+    question("q1", category="hard", metadata={"answer": "cd"}),
+]
+
+
+@pytest.fixture
+def outcome() -> Outcome:
+    """Two prompts, two samples, judged by the recipe's reward: the second policy is right three times of four."""
+    made = plan(QUESTIONS, samples=2, scoring=SCORING, category_column="kind")
+    evaluator = Evaluator(made)
+    first = evaluator.score("runs/old", [[finished("xx"), finished("ab")], [finished("yy"), finished("yy", cut=True)]])
+    second = evaluator.score("runs/new", [[finished("ab"), finished("ab")], [finished("cd"), finished("<b>ef")]])
+    return conclude(evaluator.compare(first, [second]), made, recipe=None, gates=["win_rate>=0.7", "length<=3.5"])
+
+
+def test_figures_by_hand(outcome: Outcome) -> None:
+    old, new = (outcome.comparison.figures[f"runs/{name}"] for name in ("old", "new"))
+    # Components: right 0/1; three tokens (two letters and the end) are one beyond the limit: -0.5 each; cut: none beyond.
+    # Totals 2 right + short - 4 max(0, 0.5 - right): wrong -0.5 - 2, right 2 - 0.5, cut wrong 0 - 2, six tokens -2 - 2.
+    assert old["reward"] == pytest.approx((-2.5 + 1.5 - 2.5 - 2.0) / 4)
+    assert new["reward"] == pytest.approx((1.5 + 1.5 + 1.5 - 4.0) / 4)
+    assert (old["reward.right"], new["reward.right"]) == (0.25, 0.75)
+    assert new["reward_gain"] == pytest.approx(0.125 + 1.375)
+    # q0: against -2.5 both win, against 1.5 both tie: (2 + 2 / 2) / 4. q1: 1.5 beats both, -4 none: 2 / 4.
+    assert outcome.comparison.won["runs/new"] == (0.75, 0.5)
+    assert new["win_rate"] == new["reward_win_rate"] == 0.625
+    assert new["ties"] == 0.25
+    assert new["p_value"] == 1.0  # one prompt won, one even
+    assert (old["length"], old["length_p95"], new["length"]) == ((3 + 3 + 3 + 2) / 4, 3, (3 + 3 + 3 + 6) / 4)
+    assert new["length_ratio"] == pytest.approx(15 / 11)
+    assert (old["truncated"], new["truncated"]) == (0.25, 0.0)
+    assert (old["unique"], new["unique"]) == (0.75, 0.75)
+    # Words: xx ab yy yy and ab ab cd <b>ef.
+    assert (old["distinct_1"], new["distinct_1"], new["distinct_1_ratio"]) == (0.75, 0.75, 1.0)
+    assert "pass@1" not in new
+    assert outcome.comparison.categories["runs/new"]["easy"]["win_rate"] == 0.75
+    assert outcome.comparison.categories["runs/old"]["hard"]["prompts"] == 1
+
+
+def test_every_figure_is_explained(outcome: Outcome) -> None:
+    patterns = {key.replace("NAME", "").replace("_N", "_").replace("@K", "@") for key in KEYS}
+    names = {name for figures in outcome.comparison.figures.values() for name in figures}
+    unknown = {name for name in names if name not in KEYS and not any(name.startswith(one) for one in patterns)}
+    assert unknown == set()
+
+
+def test_a_verifier_gives_pass_at_k_and_one_policy_is_enough() -> None:
+    made = plan(QUESTIONS, samples=8, judge=EXACT)
+    evaluator = Evaluator(made)
+    evaluator.refuse_alone(1)
+    drawn = [[finished("ab" if s < 2 else "x") for s in range(8)], [finished("x")] * 8]
+    found = conclude(evaluator.compare(evaluator.score("p", drawn), []), made, recipe=None, gates=["pass@8>=0.5"])
+    figures = found.comparison.figures["p"]
+    assert (figures["pass@1"], figures["pass@8"], figures["score"]) == (0.125, 0.5, 0.125)
+    assert "win_rate" not in figures
+    assert "pass@64" not in figures
+    assert found.passed
+
+
+def test_one_policy_and_a_judge_of_pairs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lonely_judges.py").write_text("def f(*, prompt, first, second, metadata):\n    return 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    evaluator = Evaluator(plan(QUESTIONS, judge={"function": "lonely_judges:f"}))
+    evaluator.refuse_alone(2)
+    with pytest.raises(ValueError, match=r"compares two answers; name a second policy, or .* pass@k"):
+        evaluator.refuse_alone(1)
+    first, second = (evaluator.score(name, [[finished("a")], [finished("b")]]) for name in "pq")
+    figures = evaluator.compare(first, [second]).figures["q"]
+    assert (figures["win_rate"], figures["ties"], figures["self_disagreement"]) == (0.5, 1.0, 1.0)
+    assert "score" not in figures
+
+
+def test_totals_that_mean_something_within_a_group_only_need_a_judge() -> None:
+    scoring = SCORING.model_validate({**SCORING.model_dump(), "combine": {"kind": "normalised"}})
+    with pytest.raises(ValueError, match=r"judge = null: totals of scoring\.combine = normalised .* name a judge"):
+        Evaluator(plan(QUESTIONS, scoring=scoring))
+    assert Evaluator(plan(QUESTIONS, scoring=scoring, judge=EXACT)).judge == EXACT["function"]
+    with pytest.raises(ValueError, match="without a recipe there is no reward to judge by"):
+        Evaluator(plan(QUESTIONS))
+
+
+def test_kl_by_hand() -> None:
+    import numpy as np
+
+    # (-1 - 2) - (-2 - 4) = 3
+    assert kl_k1(np.array([-1, -2], np.float32), np.array([-2, -4], np.float32)) == 3.0
+
+
+def test_gates(outcome: Outcome) -> None:
+    assert [(one.gate, one.policy, one.passed) for one in outcome.gates] == [
+        ("win_rate>=0.7", "runs/new", False),
+        ("length<=3.5", "runs/new", False),
+    ]
+    assert not outcome.passed
+    figures = {"p": {"win_rate": 0.7, "pass@8": 0.5, "reward.a b": 1.0}}
+    for gate, passed in {
+        "win_rate>=0.7": True,
+        "win_rate > 0.7": False,
+        "pass@8<1e0": True,
+        "reward.a b<=-1": False,
+    }.items():
+        assert [one.passed for one in judge_gates([gate], figures)] == [passed]
+    with pytest.raises(ValueError, match=r"--gate kl<=3: p has no such figure; it has pass@8, reward"):
+        judge_gates(["kl<=3"], figures)
+
+
+@pytest.mark.parametrize("gate", ["win_rate", "win_rate=0.7", ">=0.7", "win_rate>=high", "win_rate>=0.7>=1"])
+def test_what_is_no_gate_is_refused_with_the_recipe(gate: str) -> None:
+    with pytest.raises(ValueError, match="is no condition; write KEY>=VALUE"):
+        EvaluationConfig(path="p", gates=(gate,))
+
+
+@pytest.mark.parametrize(
+    ("rate", "low", "high", "words"),
+    [
+        (0.70, 0.66, 0.74, "strongly better"),
+        (0.60, 0.56, 0.64, "meaningfully better"),
+        (0.54, 0.51, 0.57, "slightly better"),
+        (0.70, 0.45, 0.95, "no difference shown"),
+        (0.30, 0.26, 0.34, "strongly worse"),
+        (0.40, 0.36, 0.44, "meaningfully worse"),
+    ],
+)
+def test_verdict_in_words(rate: float, low: float, high: float, words: str) -> None:
+    figures = {"win_rate": rate, "win_rate_low": low, "win_rate_high": high, "p_value": 1e-5}
+    assert verdict(figures).startswith(f"{words}: wins {rate:.1%}")
+    assert verdict(figures).endswith("sign test p = 1e-05)")
+
+
+def test_headroom_of_a_verifier() -> None:
+    assert list(headroom("p", {"pass@1": 0.4, "pass@64": 0.61})) == []
+    assert list(headroom("p", {"pass@1": 0.4})) == []
+    assert "pass@64 is 1.25 of pass@1" in next(headroom("p", {"pass@1": 0.4, "pass@64": 0.5}))
+    assert "take harder ones" in next(headroom("p", {"pass@1": 0.7, "pass@64": 1.0}))
+    assert "right hardly ever" in next(headroom("p", {"pass@1": 0.0, "pass@64": 0.0}))
+
+
+def test_seen_prompts_by_hand() -> None:
+    words = " ".join(f"w{i}" for i in range(17))  # ten 8-grams
+    nine, eight = words.rpartition(" ")[0], words.rpartition(" w15")[0]  # nine and eight of them
+    assert contamination.seen([words], [nine.upper()]) == [0]
+    assert contamination.seen([words], [eight]) == []  # 80 % is not above 80 %
+    assert contamination.seen([words], [eight, words.partition(" ")[2]]) == [0]  # together they hold all
+    assert contamination.seen(["Tell me.", "tell me a story"], ["tell  ME.", "please tell me a story"]) == [0]
+    assert contamination.seen([""], [""]) == []
+
+
+def test_training_texts_of_a_recipe_warn(tmp_path: Path) -> None:
+    write_rows(tmp_path / "d.jsonl", [{"prompt": "seen one"}, {"prompt": "other"}])
+    write_rows(tmp_path / "s.jsonl", [{"prompt": "x", "completion": "seen two", "turns": [{"content": "seen three"}]}])
+    (tmp_path / "r.yaml").write_text(yamlfile.render(sections(sft={"base": "b", "path": "s.jsonl"})))
+    recipe = recipes.load(tmp_path / "r.yaml")
+    prompts = ["new", "seen one", "seen two", "seen three"]
+    assert contamination.warning(recipe, prompts).startswith("3 of 4 prompts share more than 80%")
+    assert '"seen one"' in contamination.warning(recipe, prompts)
+    assert contamination.warning(recipe, ["new"]) == ""
+    (tmp_path / "s.jsonl").unlink()
+    assert "cannot be told" in contamination.warning(recipe, ["new"])
+
+
+def test_text_json_and_page_say_the_same(outcome: Outcome) -> None:
+    text = "\n".join(report.lines(outcome))
+    assert "2 prompts x 2 answers at temperature 1, judged by the recipe's reward" in text
+    assert "new against old: no difference shown: wins 62.5%" in text
+    assert "gate win_rate>=0.7 for new: 0.625, FAILED" in text
+    told: dict[str, Any] = json.loads(json.dumps(report.content(outcome, answers=True)))
+    assert told["figures"]["runs/new"]["win_rate"] == 0.625
+    assert told["gates"][0] == {"gate": "win_rate>=0.7", "policy": "runs/new", "value": 0.625, "passed": False}
+    answers = told["answers"][1]["answers"]["runs/old"]
+    assert [(one["text"], one["tokens"], one["finish_reason"]) for one in answers] == [
+        ("yy", 3, "stop"),
+        ("yy", 2, "length"),
+    ]
+    assert "answers" not in report.content(outcome, answers=False)
+    page = render(outcome)
+    assert "&lt;b&gt;" not in page  # of the second answers only the first is shown
+    assert page.count("<svg") == 5  # win rate, tokens, score, reward, categories
+    assert "62.5%" in page
+    assert "http" not in page
+
+
+def test_texts_of_policies_are_escaped_in_the_page() -> None:
+    made = plan([question("<i>q")], judge=EXACT, scoring=None)
+    comparison = Evaluator(made).compare(policy("<p>", [[("<script>", 0.0)]]), [])
+    page = render(conclude(comparison, made, recipe=None))
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "<i>q" not in page
