@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -37,6 +37,8 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard 
 
 runs_app = typer.Typer(help="List and remove runs.", no_args_is_help=True)
 app.add_typer(runs_app, name="runs")
+reward_app = typer.Typer(help="Train reward models on pairs of answers, and score with them.", no_args_is_help=True)
+app.add_typer(reward_app, name="reward")
 
 
 def command(name: str, *, group: typer.Typer = app) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -210,6 +212,46 @@ def evaluate(
         page=html,
         as_json=as_json,
     )
+
+
+@command("train", group=reward_app)
+def train_reward(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, count the pairs, start nothing.")
+    ] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Discard what an unfinished one left behind.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a reward model, or an ensemble, and write it with its card to `reward.out`; what was stopped or killed goes on."""
+    from orchestrator import reward_commands
+
+    reward_commands.train(recipe, overrides or [], dry_run=dry_run, restart=restart, as_json=as_json)
+
+
+@command("score", group=reward_app)
+def score(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a reward model, or of an ensemble.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="JSONL: prompt and completion; prompt, chosen and rejected; or text.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a line a row there, not to the output.")
+    ] = None,
+    precision: Annotated[
+        Literal["float32", "bfloat16", "int8", "int8_weights"], typer.Option(help="int8 is what scorers use.")
+    ] = "float32",
+    chat_template: Annotated[
+        bool | None,
+        typer.Option("--chat-template/--no-chat-template", help="Render prompts by it; else as in training."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Only the summary, as one JSON object.")] = False,
+) -> None:
+    """Score any texts by a reward model; of pairs it says how often it is right."""
+    from orchestrator import reward_commands
+
+    reward_commands.score(folder, file, out=out, precision=precision, chat_template=chat_template, as_json=as_json)
 
 
 @command("export")

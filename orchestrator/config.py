@@ -16,6 +16,7 @@ from orchestrator.rules import violations
 from orchestrator.sections import ModelConfig, RunConfig, SuperviseConfig
 from score_cluster.config import ScoringConfig
 from train_cluster.config import TrainingConfig
+from train_cluster.reward_config import RewardTrainingConfig
 from train_cluster.sft_config import SftConfig
 from weightstore.config import StoreConfig
 
@@ -38,6 +39,8 @@ class Recipe(BaseModel):
     supervise: SuperviseConfig = SuperviseConfig()
     sft: SftConfig | None = None
     """For `headrace sft`: teaches the model before it is reinforced."""
+    reward: RewardTrainingConfig | None = None
+    """For `headrace reward train`: makes a reward model, which `scoring.rewards` names by its folder."""
     evaluation: EvaluationConfig | None = None
     """For `headrace eval`: who is better, by whose judgement."""
 
@@ -58,6 +61,7 @@ RESUMABLE_KEYS: Mapping[str, str] = {
     "run.steps": "a run may be prolonged; lower than before is refused",
     "run.root": "a run's folder may have been moved",
     "sft": "it made the model before the run began",
+    "reward": "it made a reward model before the run began; of that model the run keeps a hash",
     "evaluation": "what is measured, not what is trained",
     "ray": "where processes live does not enter the ledger",
     "supervise": "when to restart does not enter the ledger",

@@ -14,6 +14,7 @@ from orchestrator.data.config import DataConfig, OneSource
 from orchestrator.data.order import LONGEST_BLOCK, whole_weights
 from orchestrator.evaluation.config import EvaluationConfig
 from orchestrator.ray_config import RayConfig
+from orchestrator.reward_rules import REWARD_RULES
 from orchestrator.scoring_rules import SCORING_RULES
 from orchestrator.sections import ModelConfig, SuperviseConfig
 from orchestrator.training_rules import TRAINING_RULES
@@ -199,6 +200,7 @@ RULES: tuple[Callable[..., Iterator[str]], ...] = (
     _data_sets_differ_in_name,
     _weights_make_a_block,
     *SCORING_RULES,
+    *REWARD_RULES,
     _watchdog_outlasts_a_group,
     _watchdog_outlasts_the_store,
     _gpus_fit_the_process,

@@ -6,10 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
 
 from train_cluster.pairs import Pair
-from train_cluster.reward_loss import length_margins, length_slope
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,18 +69,6 @@ def member_pairs(
         drawn = np.random.default_rng([seed, member]).integers(0, len(keys), len(keys))
         chosen = [keys[i] for i in drawn]
     return tuple(pair for key in chosen for pair in by_prompt[key])
-
-
-def balance_lengths(pairs: Sequence[Pair], *, penalty: float) -> tuple[tuple[Pair, ...], float]:
-    """The pairs with margins that take out what their lengths explain, and the slope of that, per token; see reward_loss."""
-    if not penalty or not pairs:
-        return tuple(pairs), 0.0
-    lengths = [pair.answer_tokens for pair in pairs]
-    longer = torch.tensor([chosen - rejected for chosen, rejected in lengths], dtype=torch.float64)
-    slope = length_slope(longer)
-    margins = torch.tensor([pair.margin for pair in pairs], dtype=torch.float64)
-    balanced = length_margins(margins, longer, slope=slope, penalty=penalty).tolist()
-    return tuple(replace(pair, margin=margin) for pair, margin in zip(pairs, balanced, strict=True)), slope
 
 
 def without_margins(pairs: Sequence[Pair]) -> tuple[Pair, ...]:

@@ -64,8 +64,8 @@ class PairFile:
     """Rows to which that filter could be applied."""
     bad: Mapping[str, int] = field(default_factory=dict)
     """{kind of problem: rows left out for it}"""
-    first_bad: tuple[str, ...] = ()
-    """`line N: …` of the first of them."""
+    first_bad: str = ""
+    """`line N: …` of the first of them; "" where there is none."""
 
     def counts(self) -> dict[str, Any]:
         """For the card."""
@@ -107,9 +107,9 @@ def read_pairs(
     kept = [row for row in good if row.annotators < 2 or row.agreement >= config.agreement]
     pairs = _tokenised(kept, template, max_tokens, bad)
     bad.sort(key=lambda one: one[0])
-    first = tuple(f"line {number}: {error}" for number, error in bad[:MAX_PROBLEMS])
     if bad and config.bad_pairs == "refuse":
-        raise BadPairs(_refused(first, more=len(bad) - len(first)))
+        remedy = "correct the line, or set reward.bad_pairs=skip to leave such rows out"
+        raise BadPairs(shortened([f"line {number}: {error}; {remedy}" for number, error in bad]))
     return PairFile(
         path=str(path),
         sha256=hashlib.sha256(data).hexdigest(),
@@ -118,7 +118,7 @@ def read_pairs(
         disagreed=len(good) - len(kept),
         several_annotators=len(voted),
         bad=dict(Counter(error.kind for _, error in bad)),
-        first_bad=first,
+        first_bad=f"line {bad[0][0]}: {bad[0][1]}" if bad else "",
     )
 
 
@@ -218,10 +218,10 @@ def _pair(row: _Row, prompt: list[int], chosen: list[int], rejected: list[int]) 
     )
 
 
-def _refused(first: Sequence[str], *, more: int) -> list[str]:
-    remedy = "correct the line, or set reward.bad_pairs=skip to leave such rows out"
-    rest = [f"… and {more} more lines like these"] if more else []
-    return [*(f"{line}; {remedy}" for line in first), *rest]
+def shortened(lines: Sequence[str]) -> list[str]:
+    """The first of them, and how many more there are."""
+    rest = [f"… and {len(lines) - MAX_PROBLEMS} more lines like these"] if len(lines) > MAX_PROBLEMS else []
+    return [*lines[:MAX_PROBLEMS], *rest]
 
 
 def _no_annotators(config: RewardTrainingConfig) -> str:

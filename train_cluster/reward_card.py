@@ -160,15 +160,14 @@ def correlation(a_N: Floats, b_N: Floats) -> float:
     return float(np.corrcoef(a_N, b_N)[0, 1])
 
 
-def agreement(members: Sequence[HeldOut]) -> dict[str, Any]:
-    """How far the members of an ensemble agree on the same held-out pairs: where they do not, none knows.
+def agreement(differences_MB: Floats) -> dict[str, Any]:
+    """How far M members of an ensemble agree on which answer of B pairs is better: where they do not, none knows.
 
-    Members' scores have no common zero, so their spread is that of score differences.
+    differences_MB: score of the chosen answer less that of the other; scores themselves have no common zero.
     """
-    differences_MB = np.stack([one.chosen - one.rejected for one in members])
     sides_MB = np.sign(differences_MB)
     matrix = [[float((a == b).mean()) for b in sides_MB] for a in sides_MB]
-    pairs = [matrix[i][j] for i in range(len(members)) for j in range(i)]
+    pairs = [matrix[i][j] for i in range(len(matrix)) for j in range(i)]
     return {
         "matrix": matrix,
         "mean": float(np.mean(pairs)),

@@ -38,7 +38,7 @@ class RewardTrainingConfig(StageConfig):
     min_agreement: float | None = Field(default=None, ge=0.5, le=1)
     """Rows with several annotators of whom fewer agree are left out and counted; null = 0.7 where there are such rows, a
     number = there must be."""
-    held_out: float = Field(default=0.1, gt=0, lt=1)
+    held_out_share: float = Field(default=0.1, gt=0, lt=1)
     """Share of the prompts that is kept from training, with all pairs of each, and judges the model."""
     held_out_path: str | None = None
     """JSONL file of pairs that judge it instead; pairs of `path` with one of its prompts are left out."""

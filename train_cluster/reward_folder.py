@@ -83,9 +83,10 @@ def write_member(
     draft.rename(folder)
 
 
-def write_ensemble(folder: Path, members: Sequence[Path], scores: Sequence[HeldOut]) -> None:
+def write_ensemble(folder: Path, members: Sequence[Path]) -> None:
     """The card of all members together, judged by the mean of their scores."""
     cards = [json.loads((member / CARD).read_text()) for member in members]
+    scores = [read_scores(member) for member in members]
     mean = reward_card.mean_of(scores)
     weights = [card["hashes"]["weights_sha256"] for card in cards]
     first = cards[0]
@@ -104,7 +105,7 @@ def write_ensemble(folder: Path, members: Sequence[Path], scores: Sequence[HeldO
             for member, one in zip(members, cards, strict=True)
         ],
         "held_out": reward_card.quality(mean),
-        "agreement": reward_card.agreement(scores),
+        "agreement": reward_card.agreement(np.stack([one.chosen - one.rejected for one in scores])),
         "curve": [],
         "hashes": first["hashes"] | {"weights_sha256": hashlib.sha256(" ".join(weights).encode()).hexdigest()},
     }

@@ -1,6 +1,7 @@
 """A reward model over packed rows: the scores of whole sequences, and the loss of pairs of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from experience.schema import Int32Array
 from train_cluster import packing
 from train_cluster.engine import TrainEngine
 from train_cluster.pairs import Pair
-from train_cluster.reward_loss import preference_loss
+from train_cluster.reward_loss import length_margins, length_slope, preference_loss
 from train_cluster.supervised import Sums
 
 SCORED_AT_ONCE = 1024
@@ -72,14 +73,26 @@ def score_sequences(
     """(collective) The scores [N] of whole sequences, the same on every rank; without dropout and gradient."""
     device = next(engine.module.parameters()).device
     engine.module.eval()
+    lengths = [len(sequence) for sequence in sequences]
     local_N = torch.zeros(len(sequences), dtype=torch.float64)
     with torch.no_grad():
         for start in range(0, len(sequences), SCORED_AT_ONCE):
             chosen = range(start, min(start + SCORED_AT_ONCE, len(sequences)))
-            lengths = [len(sequence) for sequence in sequences]
             plan = packing.plan(chosen, lengths, world_size=engine.world_size, capacity=micro_batch_tokens)
             for members in plan.rows[engine.rank]:
                 inputs = row_inputs([sequences[i] for i in members], device=device)
                 scores = engine.forward(**inputs)[: len(members)]
                 local_N[list(members)] = scores.double().cpu()
     return engine.sum(local_N).numpy()
+
+
+def balance_lengths(pairs: Sequence[Pair], *, penalty: float) -> tuple[tuple[Pair, ...], float]:
+    """The pairs with margins that take out what their lengths explain, and the slope of that, per token; see reward_loss."""
+    if not penalty or not pairs:
+        return tuple(pairs), 0.0
+    lengths = [pair.answer_tokens for pair in pairs]
+    longer = torch.tensor([chosen - rejected for chosen, rejected in lengths], dtype=torch.float64)
+    slope = length_slope(longer)
+    margins = torch.tensor([pair.margin for pair in pairs], dtype=torch.float64)
+    balanced = length_margins(margins, longer, slope=slope, penalty=penalty).tolist()
+    return tuple(replace(pair, margin=margin) for pair, margin in zip(pairs, balanced, strict=True)), slope

@@ -1,41 +1,42 @@
 """Training of reward models as ranks run it: from pairs and a model folder to a folder with its card.
 
-    .out.{identity}.partial/     one model:  config.json model.safetensors tokenizer… reward_card.json reward_card.html held_out.jsonl
-                                 several:    0/ 1/ … as above, then reward_card.json reward_card.html of the whole
-    renamed to out               last: what is there is whole
+    folder/checkpoints/member-0/ …       cuts of the member in hand, and member-0.jsonl, its steps
+    folder/checkpoints/finished/0/ …     config.json model.safetensors tokenizer… reward_card.json reward_card.html held_out.jsonl
+    draft/                               last, whole: the one model, or 0/ 1/ … and the card and page of all
 
 Members are trained one after another by the same processes. A life that was killed is gone on with: finished members
 stay, the one in hand goes on from its newest cut.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from train_cluster import distributed, supervised
 from train_cluster.config import TrainingConfig
 from train_cluster.engine import TrainEngine
-from train_cluster.pair_split import Split, balance_lengths, member_pairs, split_against, split_pairs, without_margins
+from train_cluster.pair_data import Data, context_tokens, read_data
+from train_cluster.pair_split import member_pairs, without_margins
 from train_cluster.pair_text import Template
-from train_cluster.pairs import Pair, PairFile, read_pairs
+from train_cluster.pairs import Pair
 from train_cluster.publication import whole_tensors
 from train_cluster.reward_card import HeldOut
 from train_cluster.reward_config import RewardTrainingConfig
-from train_cluster.reward_folder import MemberFacts, read_scores, write_ensemble, write_member
-from train_cluster.reward_objective import PreferenceLoss, score_sequences
+from train_cluster.reward_folder import CARD, MemberFacts, write_ensemble, write_member
+from train_cluster.reward_objective import PreferenceLoss, balance_lengths, score_sequences
 from train_cluster.scalar import load_scalar
 from train_cluster.stage_cuts import StageCuts
 from train_cluster.zero import ZeroEngine
 
-
-class Progress(Protocol):
-    def __call__(self, report: supervised.StageReport, *, member: int) -> None: ...
+Progress = Callable[[Mapping[str, Any]], None]
+"""A StageReport as a mapping, its `step` and `total` counted over all members, and which `member` it is of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,33 +52,27 @@ class Job:
     identity: str
     """Hash of all that the weights follow from: what is half done under another is not gone on with."""
     folder: Path
-    """For checkpoints, seen by all ranks."""
+    """Of the stage; all ranks see it."""
+    draft: Path
+    """Where the result is written: not there yet."""
 
     @property
-    def draft(self) -> Path:
-        out = Path(self.config.out)
-        return out.with_name(f".{out.name}.{self.identity[:12]}.partial")
+    def work(self) -> Path:
+        return self.folder / "checkpoints"
 
-    @property
-    def cuts(self) -> Path:
-        return self.folder / f"reward-{self.identity[:12]}"
+    def cuts(self, member: int) -> Path:
+        return self.work / f"member-{member}"
 
-    def member_folder(self, member: int) -> Path:
-        return self.draft if self.config.members == 1 else self.draft / str(member)
+    def finished(self, member: int) -> Path:
+        return self.work / "finished" / str(member)
 
     def member_seed(self, member: int) -> int:
         """Of the head, the order of the pairs and the dropout."""
         return int(np.random.SeedSequence([self.seed, member]).generate_state(1, np.uint32)[0])
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Data:
-    files: tuple[PairFile, ...]
-    split: Split
-
-
 def run(job: Job, *, rank: int, world_size: int, progress: Progress, stopping: Callable[[], bool]) -> dict[str, Any]:
-    """(collective) Train what is missing of `config.out`; rank 0 writes it.
+    """(collective) Train the members that are missing; rank 0 writes them, and at the end the draft.
 
     ValueError: pairs that are bad, or too few. FloatingPointError: a loss or a score that is not finite.
     """
@@ -87,114 +82,103 @@ def run(job: Job, *, rank: int, world_size: int, progress: Progress, stopping: C
     tokenizer = AutoTokenizer.from_pretrained(job.config.base, local_files_only=True)
     template = Template(tokenizer=tokenizer, chat_template=job.chat_template, system_prompt=job.system_prompt)
     data = read_data(job.config, template, max_tokens=context_tokens(job.config.base), seed=job.seed)
-    answer: dict[str, Any] = {}
     for member in range(job.config.members):
-        done = (job.member_folder(member) / "reward_card.json").exists()
+        done = (job.finished(member) / CARD).exists()
         distributed.meet()  # before rank 0 writes the next one, all have seen whether this one is there
         if done:
             continue
-        outcome = _train_member(
-            job, data, member, rank=rank, world_size=world_size, progress=progress, stopping=stopping
-        )
-        answer = {"finished": outcome.finished, "steps": outcome.step, "total": outcome.total, "loss": outcome.loss}
+        member_rank = _Member(job, data, member, rank=rank, world_size=world_size)
+        outcome = member_rank.train(progress=progress, stopping=stopping)
         if not outcome.finished:
-            return answer | {"member": member}
-    if rank == 0:
-        answer |= _finish(job)
-    distributed.meet()
-    return answer | {"finished": True, "out": job.config.out, "members": job.config.members}
-
-
-def read_data(config: RewardTrainingConfig, template: Template, *, max_tokens: int | None, seed: int) -> Data:
-    """Files and split. BadPairs, ValueError: see read_pairs and pair_split."""
-    file = read_pairs(config.path, template, config=config, max_tokens=max_tokens)
-    if config.held_out_path is None:
-        split = split_pairs(file.pairs, share=config.held_out, seed=seed)
-        return Data(files=(file,), split=split)
-    # The filter is asked for once, of the pairs to train on: those that judge may have been rated by one person each.
-    relaxed = config.model_copy(update={"min_agreement": None})
-    judged = read_pairs(config.held_out_path, template, config=relaxed, max_tokens=max_tokens)
-    return Data(files=(file, judged), split=split_against(file.pairs, judged.pairs))
-
-
-def context_tokens(base: str) -> int | None:
-    """By its config.json, as far as it says."""
-    config = json.loads((Path(base) / "config.json").read_text())
-    limit = config.get("max_position_embeddings")
-    return limit if isinstance(limit, int) else None
-
-
-def _train_member(
-    job: Job,
-    data: Data,
-    member: int,
-    *,
-    rank: int,
-    world_size: int,
-    progress: Progress,
-    stopping: Callable[[], bool],
-) -> supervised.Outcome:
-    config, seed = job.config, job.member_seed(member)
-    held_out = data.split.held_out if config.margins else without_margins(data.split.held_out)
-    pairs = member_pairs(data.split.train, member=member, members=config.members, kind=config.split, seed=job.seed)
-    units, slope = balance_lengths(pairs if config.margins else without_margins(pairs), penalty=config.length_penalty)
-    engine = _engine(job, member, rank=rank, world_size=world_size)
-    steps = job.cuts / f"member-{member}.jsonl"
-
-    def note(report: supervised.StageReport) -> None:
-        progress(report, member=member)
+            return {"finished": False, "member": member, "step": outcome.step, "total": outcome.total}
+        distributed.meet()  # nobody reads or writes a cut of it any more
         if rank == 0:
-            with steps.open("a") as stream:
-                stream.write(json.dumps(report.as_dict()) + "\n")
+            shutil.rmtree(job.cuts(member), ignore_errors=True)
+    answer = _finish(job) if rank == 0 else {}
+    distributed.meet()
+    return {"finished": True, **answer}
 
-    with closing(engine), closing(StageCuts(engine, job.cuts / f"member-{member}", identity=job.identity)) as cuts:
-        outcome = supervised.train(
-            engine,
-            PreferenceLoss(centring=config.centring, flip_rate=config.flip_rate),
-            units,
-            held_out=held_out,
-            config=config,
-            batch_units=config.batch_pairs,
-            micro_batch_tokens=job.training.micro_batch_tokens,
-            seed=seed,
-            cuts=cuts,
-            progress=note,
-            stopping=stopping,
+
+class _Member:
+    """One model of the job, on one rank."""
+
+    def __init__(self, job: Job, data: Data, member: int, *, rank: int, world_size: int) -> None:
+        self._job, self._data, self._member = job, data, member
+        self._rank, self._world_size = rank, world_size
+        config, split = job.config, data.split
+        self._pairs = member_pairs(split.train, member=member, members=config.members, kind=config.split, seed=job.seed)
+        self._held_out = split.held_out
+        if not config.margins:
+            self._pairs, self._held_out = without_margins(self._pairs), without_margins(self._held_out)
+        self._steps = job.work / f"member-{member}.jsonl"
+
+    def train(self, *, progress: Progress, stopping: Callable[[], bool]) -> supervised.Outcome:
+        """(collective) From the newest cut; rank 0 writes the finished folder."""
+        config, job = self._job.config, self._job
+        units, slope = balance_lengths(self._pairs, penalty=config.length_penalty)
+        engine = self._engine()
+        with closing(engine), closing(StageCuts(engine, job.cuts(self._member), identity=job.identity)) as cuts:
+            outcome = supervised.train(
+                engine,
+                PreferenceLoss(centring=config.centring, flip_rate=config.flip_rate),
+                units,
+                held_out=self._held_out,
+                config=config,
+                batch_units=config.batch_pairs,
+                micro_batch_tokens=job.training.micro_batch_tokens,
+                seed=job.member_seed(self._member),
+                cuts=cuts,
+                progress=lambda report: self._note(report, progress),
+                stopping=stopping,
+            )
+            if outcome.finished:
+                self._write(engine, slope=slope, steps=outcome.total)
+        return outcome
+
+    def _engine(self) -> ZeroEngine:
+        config, training = self._job.config, self._job.training
+        assert config.base is not None
+        module = load_scalar(
+            config.base,
+            attention_dropout=config.dropout,
+            seed=self._job.member_seed(self._member),
+            gradient_checkpointing=training.gradient_checkpointing,
+            head="fresh",
+            random_init=config.random_init,
         )
-        if outcome.finished:
-            judged = judge(engine, held_out, micro_batch_tokens=job.training.micro_batch_tokens)
-            tensors = dict(whole_tensors(engine))
-            if rank == 0:
-                facts = _facts(job, data, pairs, member=member, steps=outcome.total, slope=slope)
-                write_member(
-                    job.member_folder(member),
-                    facts,
-                    tensors=tensors,
-                    held_out=judged,
-                    pairs=held_out,
-                    curve=_curve(steps),
-                )
-    return outcome
+        if self._rank == 0:
+            self._steps.parent.mkdir(parents=True, exist_ok=True)
+        optimizer = training.optimizer.model_copy(update={"weight_decay": config.weight_decay})
+        distributed.meet()  # each rank has read the folder in its own time
+        training = training.model_copy(update={"optimizer": optimizer})
+        return ZeroEngine(module, config=training, rank=self._rank, world_size=self._world_size)
 
+    def _note(self, report: supervised.StageReport, progress: Progress) -> None:
+        entry = report.as_dict()
+        if self._rank == 0:
+            with self._steps.open("a") as stream:
+                stream.write(json.dumps(entry) + "\n")
+        before = (
+            self._member * report.total
+        )  # disjoint parts may differ by a batch, which a count for people may ignore
+        total = self._job.config.members * report.total
+        progress(entry | {"step": before + report.step, "total": total, "member": self._member})
 
-def _engine(job: Job, member: int, *, rank: int, world_size: int) -> ZeroEngine:
-    config = job.config
-    assert config.base is not None
-    module = load_scalar(
-        config.base,
-        attention_dropout=config.dropout,
-        seed=job.member_seed(member),
-        gradient_checkpointing=job.training.gradient_checkpointing,
-        head="fresh",
-        random_init=config.random_init,
-    )
-    if rank == 0:
-        job.cuts.mkdir(parents=True, exist_ok=True)
-    optimizer = job.training.optimizer.model_copy(update={"weight_decay": config.weight_decay})
-    distributed.meet()  # each rank has read the folder in its own time
-    return ZeroEngine(
-        module, config=job.training.model_copy(update={"optimizer": optimizer}), rank=rank, world_size=world_size
-    )
+    def _write(self, engine: TrainEngine, *, slope: float, steps: int) -> None:
+        """(collective)"""
+        job = self._job
+        judged = judge(engine, self._held_out, micro_batch_tokens=job.training.micro_batch_tokens)
+        tensors = dict(whole_tensors(engine))
+        if self._rank == 0:
+            facts = _facts(job, self._data, self._pairs, member=self._member, steps=steps, slope=slope)
+            write_member(
+                job.finished(self._member),
+                facts,
+                tensors=tensors,
+                held_out=judged,
+                pairs=self._held_out,
+                curve=_curve(self._steps),
+            )
 
 
 def judge(engine: TrainEngine, held_out: Sequence[Pair], *, micro_batch_tokens: int) -> HeldOut:
@@ -252,20 +236,33 @@ def _curve(steps: Path) -> list[Mapping[str, Any]]:
 
 
 def _finish(job: Job) -> dict[str, Any]:
-    """Rank 0, with all members there: the card of an ensemble; then the folder appears under its name."""
-    if job.config.members > 1:
-        folders = [job.member_folder(member) for member in range(job.config.members)]
-        write_ensemble(job.draft, folders, [read_scores(folder) for folder in folders])
-    card = json.loads((job.draft / "reward_card.json").read_text())
-    job.draft.rename(job.config.out)
-    shutil.rmtree(job.cuts, ignore_errors=True)
-    quality = card["held_out"]
+    """Rank 0, with all members there: the draft, and what its card says in short."""
+    members = [job.finished(member) for member in range(job.config.members)]
+    if len(members) == 1:
+        shutil.copytree(members[0], job.draft, copy_function=_link)
+    else:
+        for member in members:
+            shutil.copytree(member, job.draft / member.name, copy_function=_link)
+        write_ensemble(job.draft, members)
+    card = json.loads((job.draft / CARD).read_text())
+    quality, data = card["held_out"], card["data"]
     return {
+        "steps": card["training"]["steps"],
+        "members": len(members),
         "accuracy": quality["accuracy"],
         "accuracy_95": quality["accuracy_95"],
         "verdict": quality["verdict"]["word"],
         "advice": quality["verdict"]["advice"],
+        "length_correlation": quality["length"]["pearson"],
         "warnings": [quality["length"]["warning"]] if quality["length"]["warning"] else [],
-        "pairs": card["data"]["train_pairs"],
-        "held_out_pairs": quality["pairs"],
+        "train_pairs": data["train_pairs"],
+        "held_out_pairs": data["held_out_pairs"],
     }
+
+
+def _link(source: str, target: str) -> None:
+    """A second name for the same bytes; a copy where the file system is another, or knows no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -21,10 +21,11 @@ from experience.buffer import ExperienceBuffer
 from experience.config import PacingConfig
 from experience.ledger import Ledger
 from experience.schema import BatchRecord, Controls
-from train_cluster import checkpoint, distributed, fine_tuning, metrics
+from train_cluster import checkpoint, distributed, fine_tuning, metrics, reward_training
 from train_cluster.compose import Composer
 from train_cluster.config import HISTORY_STEPS, TrainingConfig
 from train_cluster.publication import Publisher, weights_digest
+from train_cluster.reward_config import RewardTrainingConfig
 from train_cluster.sft_config import SftConfig
 from train_cluster.snapshot import Writer, agree_on_cut, load, snapshot
 from train_cluster.supervised import StageReport
@@ -335,6 +336,37 @@ class TrainerRank:
             stopping=self._cancelled.is_set,
         )
 
+    def reward(
+        self,
+        config: RewardTrainingConfig | Mapping[str, Any],
+        draft: str,
+        folder: str,
+        identity: str,
+        chat_template: bool = False,
+        system_prompt: str | None = None,
+    ) -> dict[str, Any]:
+        """(collective) Train the reward model, or the members of an ensemble, and write `draft`; after
+        `setup(fine_tune=True)`. Goes on from what `folder` holds of the same `identity`; `cancel` has it stop.
+        """
+        self._doing = "reward"
+        job = reward_training.Job(
+            config=RewardTrainingConfig.model_validate(config),
+            training=self._config,
+            seed=self._seed,
+            chat_template=chat_template,
+            system_prompt=system_prompt,
+            identity=identity,
+            folder=Path(folder),
+            draft=Path(draft),
+        )
+        return reward_training.run(
+            job,
+            rank=self._rank,
+            world_size=self._world_size,
+            progress=self._reward_progress,
+            stopping=self._cancelled.is_set,
+        )
+
     def status(self) -> dict[str, Any]:
         """Raises what failed in the background: a rank that is asked for nothing more would keep it to itself."""
         for check in self._background:
@@ -358,6 +390,9 @@ class TrainerRank:
 
     def _progress(self, report: StageReport) -> None:
         self._fine_tuning = report.as_dict()
+
+    def _reward_progress(self, entry: Mapping[str, Any]) -> None:
+        self._fine_tuning = entry
 
 
 def _summary(record: BatchRecord) -> dict[str, Any]:

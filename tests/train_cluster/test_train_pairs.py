@@ -9,10 +9,11 @@ import pytest
 from train_pairs import EOS, clean_pairs, save_letters, write_rows
 from transformers import AutoTokenizer
 
-from train_cluster.pair_split import balance_lengths, member_pairs, split_against, split_pairs
+from train_cluster.pair_split import member_pairs, split_against, split_pairs
 from train_cluster.pair_text import Template
 from train_cluster.pairs import BadPairs, PairFile, read_pairs
 from train_cluster.reward_config import RewardTrainingConfig
+from train_cluster.reward_objective import balance_lengths
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_a_bad_row_is_named_or_counted(tmp_path: Path, tokenizer: Any, row: Any,
     left = read(path, tokenizer, bad_pairs="skip")
     assert len(left.pairs) == 1
     assert sum(left.bad.values()) == 1
-    assert complaint in left.first_bad[0]
+    assert complaint in left.first_bad
 
 
 def test_many_bad_rows_are_counted_together(tmp_path: Path, tokenizer: Any) -> None:

@@ -81,7 +81,7 @@ def test_length_bias_is_measured_and_warned_of() -> None:
 
 def test_agreement_of_members() -> None:
     one, two, three = (held_out(chosen, [0, 0, 0, 0]) for chosen in ([1, 1, 1, 1], [1, 1, 1, -1], [1, 1, -1, -1]))
-    found = reward_card.agreement([one, two, three])
+    found = reward_card.agreement(np.stack([one.chosen, two.chosen, three.chosen]))
     assert found["matrix"] == [[1, 0.75, 0.5], [0.75, 1, 0.75], [0.5, 0.75, 1]]
     assert found["mean"] == pytest.approx((0.75 + 0.5 + 0.75) / 3)
     assert found["unanimous"] == 0.5
@@ -110,7 +110,7 @@ def a_card(found: HeldOut) -> dict[str, Any]:
         "curve": [{"step": 0, "loss": None, "held_out_loss": 0.7}, {"step": 1, "loss": 0.6, "accuracy": 0.5}],
         "hashes": {"weights_sha256": "cd"},
         "members": [member, member],
-        "agreement": reward_card.agreement([found, found]),
+        "agreement": reward_card.agreement(np.ones((2, 3))),
     }
 
 

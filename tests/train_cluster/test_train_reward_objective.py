@@ -14,13 +14,12 @@ from transformers import AutoTokenizer
 
 from train_cluster import supervised
 from train_cluster.config import OptimizerConfig
-from train_cluster.pair_split import balance_lengths
 from train_cluster.pair_text import Template
 from train_cluster.pairs import Pair, read_pairs
 from train_cluster.plain import PlainEngine
 from train_cluster.reward_card import HeldOut, length_bias, quality
 from train_cluster.reward_config import RewardTrainingConfig
-from train_cluster.reward_objective import PreferenceLoss, row_inputs, score_sequences
+from train_cluster.reward_objective import PreferenceLoss, balance_lengths, row_inputs, score_sequences
 from train_cluster.reward_training import judge
 from train_cluster.scalar import load_scalar
 
