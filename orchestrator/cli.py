@@ -163,11 +163,20 @@ def audit(run: RunPath, as_json: Json = False) -> None:
 
 
 @command("sft")
-def sft(recipe: RecipePath, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Fine-tune `sft.base` on examples and write the result to `model.path`."""
+def sft(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything, show what is trained of the first example; start nothing."),
+    ] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Discard what an unfinished one left behind.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune `sft.base` on examples and write the result to `model.path`; one that was stopped or killed is gone on with."""
     from orchestrator import commands
 
-    commands.sft(recipe, overrides or [], as_json=as_json)
+    commands.sft(recipe, overrides or [], dry_run=dry_run, restart=restart, as_json=as_json)
 
 
 @command("eval")

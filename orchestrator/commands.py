@@ -4,6 +4,7 @@ import json
 import os
 import select
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -188,18 +189,29 @@ def pipeline(path: Path, overrides: list[str], *, dry_run: bool, as_json: bool) 
         raise SystemExit(1)
 
 
-def sft(path: Path, overrides: list[str], *, as_json: bool) -> None:
-    from orchestrator import preflight
+def sft(path: Path, overrides: list[str], *, dry_run: bool, restart: bool, as_json: bool) -> None:
+    from orchestrator import sft_inputs, sft_preview
 
     recipe = recipes.load(path, overrides)
-    preflight.check_sft(recipe)
-    from orchestrator.sft import fine_tune
+    inputs = sft_inputs.examine(recipe)
+    if dry_run:
+        content = sft_preview.summary(recipe, inputs)
+        _emit(content, as_json=as_json, text="\n".join(sft_preview.lines(content)))
+        return
+    for line in inputs.warnings:
+        print(f"headrace: warning: {line}", file=sys.stderr)
+    from orchestrator.sft import fine_tune  # Ray
 
     with Console(quiet=as_json) as console:
-        answer = fine_tune(recipe, console=console)
-    _emit(
-        answer, as_json=as_json, text=f"wrote {recipe.model.path}: {answer['steps']} steps, loss {answer['loss']:.4f}"
-    )
+        answer = fine_tune(recipe, inputs, console=console, restart=restart)
+    if answer["finished"]:
+        held_out = f", held-out loss {answer['held_out']['loss']:.4f}" if answer["held_out"] else ""
+        text = f"wrote {recipe.model.path}: {answer['steps']} steps, loss {answer['loss']:.4f}{held_out}"
+    else:
+        text = f"stopped at step {answer['steps']} of {answer['total']}, with a checkpoint; the same command goes on"
+    _emit(answer, as_json=as_json, text=text)
+    if not answer["finished"]:
+        raise SystemExit(130)
 
 
 def export(path: Path, out: Path, *, version: str, as_json: bool) -> None:

@@ -33,6 +33,7 @@ class Console:
         self._task = self._progress.add_task("step", total=None, note="starting", left="")
         self._note = ""
         self._pace = Pace()
+        self._tenth = ("", 0)
 
     def __enter__(self) -> "Console":
         self._progress.start()
@@ -52,11 +53,15 @@ class Console:
             self.say(f"step {report['step']:.0f}/{steps}  {note}{'  ' * bool(left)}{left}")
 
     def progress(self, description: str, *, completed: int, total: int, note: str) -> None:
-        """Other long work: one call a unit done."""
+        """Other long work, whenever there is more of it; without a terminal a line for each tenth."""
+        left = self._pace.left(completed, total, now=time.monotonic())
         if self._live:
-            self._progress.update(self._task, description=description, completed=completed, total=total, note=note)
-        elif completed == total or completed % max(1, total // 10) == 0:
-            self.say(f"{description} {completed}/{total}  {note}")
+            self._progress.update(
+                self._task, description=description, completed=completed, total=total, note=note, left=left
+            )
+        elif (tenth := (description, 10 * completed // max(total, 1))) != self._tenth:
+            self._tenth = tenth
+            self.say(f"{description} {completed}/{total}  {note}{'  ' * bool(left)}{left}")
 
     def waiting(self, status: Mapping[str, Any]) -> None:
         """Before the first step: which processes are up."""

@@ -17,6 +17,7 @@ every point costs one call of an empty function.
     score.group             a group is scored and not yet handed on                      sequence
     batch.commit.before, .after, batch.acknowledged   the blob; what it frees in the server    step
     rank.step               an update of the step is done                                step
+    stage.step              a step of fine-tuning is done and told                       step
     version.manifest.before, .after   shards are written; the version exists             step
     newest.before, .after   the word that a version is the newest                        step
     evaluation.asked, .fetched, .written, best.pinned   of a version, in this order; `fetched` in the evaluator    step

@@ -14,7 +14,6 @@ from orchestrator import faults, own_redis, room
 from orchestrator.config import Recipe
 from orchestrator.critic import critic_folder
 from orchestrator.data.preview import previews
-from orchestrator.data.rows import check_rows
 from orchestrator.data.source import open_sources
 from orchestrator.modelfolder import ModelFolder, read_model, stop_tokens
 from orchestrator.periodic import check as periodic
@@ -72,23 +71,6 @@ def preview(recipe: Recipe) -> list[dict[str, Any]]:
     problems.refuse()
     assert model is not None
     return previews(open_source(recipe, model))
-
-
-def check_sft(recipe: Recipe) -> None:
-    """The checks of supervised fine-tuning. RecipeError with all problems."""
-    sft = recipe.sft
-    if sft is None:
-        raise RecipeError(["sft = null: this recipe describes no fine-tuning; add an sft section with base and path"])
-    problems = _Problems()
-    problems.collect(lambda: read_model(sft.base, field="sft.base", random_init=sft.random_init))
-    columns = {"sft.prompt_column": sft.prompt_column, "sft.completion_column": sft.completion_column}
-    problems.collect(lambda: check_rows(sft.path, field="sft.path", columns=columns))
-    if Path(recipe.model.path).exists():
-        problems.lines.append(
-            f"model.path = {recipe.model.path}: exists, and fine-tuning writes its result there; "
-            "remove it, or set another model.path"
-        )
-    problems.refuse()
 
 
 class _Problems:

@@ -55,6 +55,7 @@ class RankCrew:
         self._recipe, self._folder, self._setup = recipe, folder, setup
         self._session, self._builder = session, builder
         self._ranks: list[Member] = []
+        self._stopping = False
         self._opened = ExitStack()
 
     def __enter__(self) -> "RankCrew":
@@ -89,6 +90,8 @@ class RankCrew:
         if not self._ranks:
             self._ranks = self._topology.ranks(0, time.monotonic())
             self._wait([rank.setup_call for rank in self._ranks])
+        if self._stopping:  # asked for while the ranks had nothing yet that could stop
+            self.request_stop()
         return self._wait([rank.actor.call.remote(method, *arguments) for rank in self._ranks], watch)
 
     def carry_out(self, method: str, *arguments: Any, watch: Watch | None = None) -> list[Any]:
@@ -119,6 +122,12 @@ class RankCrew:
         for rank in self._ranks:
             rank.kill()
         self._ranks = []
+
+    def request_stop(self) -> None:
+        """The stage that is trained, or will be, stops after its step, with a checkpoint, and its call returns."""
+        self._stopping = True
+        for rank in self._ranks:
+            rank.actor.stop.remote()
 
     def _wait(self, calls: list[Any], watch: Watch | None = None) -> list[Any]:
         shown: dict[str, Any] = {}

@@ -22,7 +22,7 @@ from orchestrator.nearest import nearest_key
 from orchestrator.rules import violations
 
 PATH_KEYS = (
-    "run.root", "model.path", "data.path", "data.sources.*.path", "sft.base", "sft.path",
+    "run.root", "model.path", "data.path", "data.sources.*.path", "sft.base", "sft.path", "sft.held_out_path",
     "reward.base", "reward.path", "reward.held_out_path", "reward.out",
     "scoring.reference.path", "scoring.rewards.*.path", "scoring.rewards.*.paths.*",
     "scoring.rewards.*.token_file", "scoring.rewards.*.ca_file", "training.algorithm.critic.path", "store.url",

@@ -10,6 +10,7 @@ from typing import Any
 
 from experience.config import ExperienceConfig, PacingConfig
 from gen_cluster.config import GenerationConfig
+from orchestrator import sft_rules
 from orchestrator.data.config import DataConfig, OneSource
 from orchestrator.data.order import LONGEST_BLOCK, whole_weights
 from orchestrator.evaluation.config import EvaluationConfig
@@ -204,4 +205,5 @@ RULES: tuple[Callable[..., Iterator[str]], ...] = (
     _watchdog_outlasts_a_group,
     _watchdog_outlasts_the_store,
     _gpus_fit_the_process,
+    *sft_rules.RULES,
 )

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import ray
 
@@ -185,10 +185,15 @@ class Run:
         return newest
 
 
+class Stoppable(Protocol):
+    def request_stop(self) -> None:
+        """Finish the step in hand, checkpoint, end. Called from a signal handler, so it only asks."""
+
+
 class Signals:
     """Ctrl-C and SIGTERM ask for a clean stop; a second one ends at once."""
 
-    def __init__(self, run: Run, console: Console) -> None:
+    def __init__(self, run: Stoppable, console: Console) -> None:
         self._run, self._console, self._asked = run, console, False
 
     def __enter__(self) -> "Signals":

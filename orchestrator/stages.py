@@ -15,6 +15,7 @@ from orchestrator.folder import RunFolder
 from orchestrator.judgement import judgement
 from orchestrator.session import Session
 from orchestrator.stage import Stage, State, Stopped, read_result
+from orchestrator.stage_work import begun
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
@@ -37,19 +38,26 @@ def _fine_tuning(recipe: Recipe) -> Stage:
     makes = Path(recipe.model.path)
 
     def state() -> State:
-        return "done" if makes.exists() else "new"
+        from orchestrator.sft_card import refuse_other_result
+
+        if makes.exists():
+            refuse_other_result(recipe)
+            return "done"
+        return "begun" if begun(recipe, "sft") else "new"
 
     def check() -> None:
-        from orchestrator.preflight import check_sft
+        from orchestrator.sft_inputs import examine
 
-        check_sft(recipe)
+        examine(recipe)
 
     def carry_out(session: Session, quiet: bool) -> None:
         from orchestrator.sft import fine_tune
+        from orchestrator.sft_inputs import examine
 
-        check()
         with Console(quiet=quiet) as console:
-            fine_tune(recipe, console=console, session=session)
+            made = fine_tune(recipe, examine(recipe), console=console, session=session)
+        if not made["finished"]:
+            raise Stopped
 
     return Stage(
         name="sft",

@@ -1,17 +1,21 @@
-"""Supervised fine-tuning as ranks run it: from a model folder to a model folder."""
+"""Supervised fine-tuning as ranks run it: from a model folder and examples to a model folder."""
 
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from train_cluster import distributed, sft, supervised
+from train_cluster import distributed, sft, sft_data, supervised
 from train_cluster.config import TrainingConfig
+from train_cluster.journal import Journal
 from train_cluster.model import load_policy, save_folder
 from train_cluster.publication import whole_tensors
 from train_cluster.sft_config import SftConfig
 from train_cluster.stage_cuts import StageCuts
 from train_cluster.zero import ZeroEngine
+
+JOURNAL = "sft.jsonl"
+"""In the stage's folder: what rank 0 says of each step."""
 
 
 def run(
@@ -24,58 +28,43 @@ def run(
     rank: int,
     world_size: int,
     seed: int,
-    chat_template: bool,
-    system_prompt: str | None,
     progress: supervised.Progress,
     stopping: Callable[[], bool],
+    reached: Callable[[str, int], None] = lambda point, step: None,
 ) -> dict[str, Any]:
-    """(collective) Train on the examples of `config.path`, from the newest cut in `folder`; rank 0 writes `out`.
+    """(collective) Train on the examples in `folder`, from its newest cut; once all steps are done, rank 0 writes `out`.
 
-    `identity`: see StageCuts. ValueError names a bad row by its line.
+    `identity`: see StageCuts. `stopping`: ends early, with a cut. ValueError: no examples there, or no such model.
     """
-    from transformers import AutoTokenizer  # here, since ranks of a run never need it
-
     module = load_policy(
         config.base,
         random_init=config.random_init,
         seed=seed,
+        attention_dropout=training.attention_dropout,
         gradient_checkpointing=training.gradient_checkpointing,
     )
-    examples = sft.read_examples(
-        config.path,
-        AutoTokenizer.from_pretrained(config.base, local_files_only=True),
-        prompt_column=config.prompt_column,
-        completion_column=config.completion_column,
-        chat_template=chat_template,
-        system_prompt=system_prompt,
-        max_tokens=getattr(module.causal.config, "max_position_embeddings", None),
-    )
+    trained, held_out = sft_data.load(folder / sft_data.FILE)
     optimizer = training.optimizer.model_copy(update={"weight_decay": config.weight_decay})
     distributed.meet()  # each rank has read model and examples in its own time
     engine = ZeroEngine(
         module, config=training.model_copy(update={"optimizer": optimizer}), rank=rank, world_size=world_size
     )
-    with closing(engine), closing(StageCuts(engine, folder, identity=identity)) as cuts:
+    with closing(engine), closing(StageCuts(engine, folder, identity=identity, reached=reached)) as cuts:
         outcome = supervised.train(
             engine,
             sft.CompletionLoss(),
-            examples,
+            trained,
+            held_out=held_out,
             config=config,
             batch_units=config.batch_examples,
             micro_batch_tokens=training.micro_batch_tokens,
             seed=seed,
             cuts=cuts,
-            progress=progress,
+            progress=Journal(folder / JOURNAL, also=progress).add if rank == 0 else progress,
             stopping=stopping,
         )
         if outcome.finished:
             tensors = dict(whole_tensors(engine))
             if rank == 0:
                 save_folder(out, config.base, tensors)
-    return {
-        "finished": outcome.finished,
-        "examples": len(examples),
-        "steps": outcome.step,
-        "total": outcome.total,
-        "loss": outcome.loss,
-    }
+    return outcome.as_dict()

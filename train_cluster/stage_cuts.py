@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,14 @@ _COMPONENT, _VERSION, _LINEAGE = "stage", 1, 0
 class StageCuts:
     """Cuts of one engine below `folder`, which all ranks see; a new life of the stage is a new epoch of it."""
 
-    def __init__(self, engine: TrainEngine, folder: Path, *, identity: str) -> None:
+    def __init__(
+        self,
+        engine: TrainEngine,
+        folder: Path,
+        *,
+        identity: str,
+        reached: Callable[[str, int], None] = lambda point, step: None,
+    ) -> None:
         """(collective) `identity`: hash of all that the stage's weights follow from; only cuts of it are gone on with."""
         self._engine, self._identity = engine, identity
         self._store = FileBlobStore(folder)
@@ -45,6 +52,7 @@ class StageCuts:
             world_size=engine.world_size,
             config_hash=identity,
             deadline_s=WRITE_DEADLINE_S,
+            reached=reached,
         )
         self._saved_at = time.monotonic()
         self._last: int | None = None

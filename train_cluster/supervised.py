@@ -16,7 +16,7 @@ import torch
 from train_cluster import packing
 from train_cluster.engine import TrainEngine
 from train_cluster.learner import seed_generators
-from train_cluster.schedule import warmed_up
+from train_cluster.schedule import total_steps, warmed_up
 from train_cluster.stage_config import StageConfig
 from train_cluster.stage_cuts import StageCuts
 
@@ -98,13 +98,12 @@ class Outcome:
         """False: it was asked to stop, and a checkpoint of `step` is written."""
         return self.step == self.total
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON."""
+        return asdict(self) | {"finished": self.finished}
+
 
 Progress = Callable[[StageReport], None]
-
-
-def total_steps(units: int, *, batch_units: int, epochs: int) -> int:
-    """The last batch of an epoch may be smaller; batches do not reach over epochs."""
-    return epochs * -(-units // batch_units)
 
 
 def members_of(step: int, *, units: int, batch_units: int, seed: int) -> list[int]:

@@ -313,12 +313,11 @@ class TrainerRank:
         out: str,
         folder: str,
         identity: str,
-        chat_template: bool = False,
-        system_prompt: str | None = None,
     ) -> dict[str, Any]:
         """(collective) Fine-tune `config.base` and write the result as a Hugging Face folder; after `setup(fine_tune=True)`.
 
-        Goes on from what `folder` holds of the same `identity`; `cancel` has it stop with a checkpoint there.
+        `folder` holds the examples (sft_data) and what there is of the same `identity`, with which it goes on; `cancel` has
+        it stop with a checkpoint there.
         """
         self._doing = "sft"
         return fine_tuning.run(
@@ -330,10 +329,9 @@ class TrainerRank:
             rank=self._rank,
             world_size=self._world_size,
             seed=self._seed,
-            chat_template=chat_template,
-            system_prompt=system_prompt,
             progress=self._progress,
             stopping=self._cancelled.is_set,
+            reached=self._reached,
         )
 
     def reward(
@@ -390,6 +388,7 @@ class TrainerRank:
 
     def _progress(self, report: StageReport) -> None:
         self._fine_tuning = report.as_dict()
+        self._reached("stage.step", report.step)
 
     def _reward_progress(self, entry: Mapping[str, Any]) -> None:
         self._fine_tuning = entry

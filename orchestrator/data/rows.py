@@ -255,30 +255,6 @@ def _shown(value: Any) -> str:
     return json.dumps(value)[:40]
 
 
-def check_rows(path: str, *, field: str, columns: Mapping[str, str]) -> None:
-    """The rows of a JSONL file must hold text in these columns, {the recipe's key of a column: the column}.
-
-    RecipeError: one line for each bad row, with `field` = the recipe's key of the path.
-    """
-    where = f"{field} = {path}"
-    lines = _Lines(Path(path), where=f"{where}: ")
-    problems = [] if len(lines) else [f"{where}: the file is empty; put one JSON object on each line"]
-    for index in range(len(lines)):
-        number = lines.numbers[index]
-        try:
-            row = parse_row(lines.at(index))
-        except ValueError as error:
-            problems.append(f"{where}: line {number} {error}; correct the line")
-            continue
-        for key, column in columns.items():
-            at = f"{key} = {column}: line {number} of {path}"
-            if column not in row:
-                problems.append(f"{at} {missing_column(key, column, row)}")
-            elif not isinstance(row[column], str):
-                problems.append(f"{at} holds {_shown(row[column])} there, not text; correct the line")
-    refuse(problems)
-
-
 def refuse(problems: Sequence[str]) -> None:
     """RecipeError with the first of them, if there are any."""
     if len(problems) > MAX_PROBLEMS:

@@ -400,17 +400,3 @@ def test_the_plan_adds_up(recipe):
     assert len(plan.lines()) == 9
     assert f"the policy and a critic of {PARAMETERS} parameters, by PPO" in plan.lines()[2]
     assert not any("\n" in line for line in plan.lines())
-
-
-def test_fine_tuning_is_checked_likewise(recipe, made, tmp_path):
-    rows = str(made / "words.jsonl")
-    out = tmp_path / "out"
-    preflight.check_sft(recipe(out, sft={"base": str(made / "empty"), "random_init": True, "path": rows}))
-    assert_line(lines_of(recipe(), preflight.check_sft)[0], "sft = null", "no fine-tuning", "add an sft section")
-    lines = lines_of(
-        recipe(made / "policy", sft={"base": str(made / "empty"), "path": rows, "completion_column": "answer"}),
-        preflight.check_sft,
-    )
-    assert_line(lines[0], f"sft.base = {made / 'empty'}", "holds no model.safetensors", "sft.random_init=true")
-    assert_line(lines[1], "sft.completion_column = answer", "no such column", "sft.completion_column=")
-    assert_line(lines[-1], f"model.path = {made / 'policy'}", "exists", "remove it")

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rank_processes import join_ranks, run_ranks, start_ranks
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -15,9 +16,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from experience.config import PacingConfig
 from experience.ledger import Ledger
+from train_cluster import sft_data
 from train_cluster.checkpoint import cuts
 from train_cluster.config import CheckpointConfig, CriticConfig, KlConfig, OptimizerConfig, PpoConfig, TrainingConfig
 from train_cluster.sft_config import SftConfig
+from train_cluster.sft_rows import Tokens
 from train_cluster.worker import TrainerRank
 from weightstore.blobs import FileBlobStore
 from weightstore.config import StoreConfig
@@ -69,6 +72,20 @@ def a_rank(rank: int, world_size: int, port: int, folder: Path, epoch: int, reac
     )
 
 
+def an_sft(folder: Path, name: str) -> tuple[dict[str, Any], str, str, str]:
+    """Arguments of the operation; the stage and its result are named alike."""
+    config = SftConfig(
+        base=str(folder / "model"),
+        random_init=True,
+        path="the examples say it",
+        epochs=40,
+        batch_examples=8,
+        learning_rate=2e-2,
+        warmup_steps=0,
+    )
+    return config.model_dump(), str(folder / name), str(folder / f"{name}-stage"), "i"
+
+
 def stopped_in_step_2(rank: int, world_size: int, port: int, folder: Path) -> None:
     """Saves step 1; then rank 1 stops in the middle of step 2."""
 
@@ -87,13 +104,18 @@ def stopped_in_step_2(rank: int, world_size: int, port: int, folder: Path) -> No
 
 
 def killed_in_step_2(rank: int, world_size: int, port: int, folder: Path) -> None:
-    """Resumes at step 1; then rank 1 is killed in step 2, after the policy's first update."""
+    """Fine-tunes until it is asked to stop; resumes at step 1; then rank 1 is killed in step 2, after the policy's first update."""
 
     def reached(point: str, step: int) -> None:
         if (rank, point, step) == (1, "rank.step", 2):
             os.kill(os.getpid(), signal.SIGKILL)
+        if (rank, point, step) == (1, "stage.step", 7):
+            worker.cancel()
 
     worker = a_rank(rank, world_size, port, folder, KILLED, reached)
+    worker.setup(fine_tune=True)
+    answer = worker.sft(*an_sft(folder, "broken"))
+    assert (answer["step"], answer["finished"]) == (8, False)
     assert worker.setup()["step"] == 1
     _fail_in_step_2(worker, folder / "killed.json")
 
@@ -137,16 +159,8 @@ def finishes(rank: int, world_size: int, port: int, folder: Path) -> None:
     if rank == 0:
         found["pruned"] = worker.prune()
     worker.setup(fine_tune=True)
-    config = SftConfig(
-        base=str(folder / "model"),
-        random_init=True,
-        path=str(folder / "sft.jsonl"),
-        epochs=40,
-        batch_examples=8,
-        learning_rate=2e-2,
-        warmup_steps=0,
-    )
-    found["sft"] = worker.sft(config.model_dump(), str(folder / "tuned"), str(folder / "stage"), "i")
+    found["sft"] = worker.sft(*an_sft(folder, "tuned"))
+    found["broken"] = worker.sft(*an_sft(folder, "broken"))
     worker.close()
     if rank == 0:
         (folder / "finished.json").write_text(json.dumps(found))
@@ -158,7 +172,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     save_tiny_model(folder / "model")
     _save_tokenizer(folder / "model")
-    (folder / "sft.jsonl").write_text('{"prompt": "abc", "completion": "cba"}\n' * 8)
+    example = Tokens(
+        ids=np.array([1, 2, 3, 3, 2, 1, 0], np.int32), trained=np.arange(7) > 2
+    )  # abc, then cba and the end
+    for name in ("tuned", "broken"):
+        (folder / f"{name}-stage").mkdir()
+        sft_data.save(folder / f"{name}-stage" / sft_data.FILE, [example] * 8, [example])
     ledger = Ledger(FileBlobStore(folder / "store"), lineage=0)
     for number in range(1, STEPS + 1):
         ledger.commit(a_record(number, [random_group(10 * number + i, size=3) for i in range(2)]))
@@ -211,14 +230,23 @@ def test_answers_are_plain_and_say_what_was_done(folder: Path) -> None:
 
 def test_fine_tuning_writes_an_ordinary_folder(folder: Path) -> None:
     found = json.loads((folder / "finished.json").read_text())["sft"]
-    assert found["examples"] == 8
-    assert found["steps"] == 40
-    assert found["loss"] < 0.1  # log 23 = 3.1 before
+    assert (found["finished"], found["step"], found["total"]) == (True, 40, 40)
+    assert found["held_out_before"]["loss"] > 3  # log 23 = 3.1
+    assert found["held_out"]["loss"] < 0.1
     model = AutoModelForCausalLM.from_pretrained(folder / "tuned")
     tokenizer = AutoTokenizer.from_pretrained(folder / "tuned")
     prompt = tokenizer("abc", return_tensors="pt")
     answer = model.generate(**prompt, max_new_tokens=3, do_sample=False, eos_token_id=tokenizer.eos_token_id)[0, 3:]
     assert tokenizer.decode(answer).replace(" ", "") == "cba"
+
+
+def test_fine_tuning_that_other_processes_go_on_with_ends_bit_identical(folder: Path) -> None:
+    found = json.loads((folder / "finished.json").read_text())
+    assert found["broken"] == found["sft"]
+    tuned, broken = ((folder / name / "model.safetensors").read_bytes() for name in ("tuned", "broken"))
+    assert tuned == broken
+    steps = [json.loads(line)["step"] for line in (folder / "broken-stage" / "sft.jsonl").read_text().splitlines()]
+    assert steps == list(range(41))
 
 
 def _save_tokenizer(folder: Path) -> None:
