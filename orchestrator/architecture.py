@@ -5,15 +5,21 @@ from typing import Any
 
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 """How architectures end that write from left to right, in transformers and in vLLM."""
+_SCALAR = "ForSequenceClassification"
+"""How that of a reward model ends."""
 _DECODERS_ALL_THE_SAME = ("gpt_neox", "gpt_neox_japanese")
 """Kinds whose `is_decoder` is False though they are nothing else."""
 
 
-def problems(config: Any, *, stored_parameters: int | None = None) -> Iterator[str]:
-    """`reason; remedy` for each, of a transformers config and of how many elements its weights have (None: it has none)."""
+def problems(config: Any, *, stored_parameters: int | None = None, scalar: bool = False) -> Iterator[str]:
+    """`reason; remedy` for each, of a transformers config and of how many elements its weights have (None: it has none).
+
+    `scalar`: a reward model will do as well.
+    """
     named = [name for name in getattr(config, "architectures", None) or [] if isinstance(name, str)]
+    fits = _is_causal_or_scalar if scalar else _is_causal
     encoder = getattr(config, "is_decoder", True) is False and config.model_type not in _DECODERS_ALL_THE_SAME
-    if encoder or getattr(config, "is_encoder_decoder", False) or (named and not any(map(_is_causal, named))):
+    if encoder or getattr(config, "is_encoder_decoder", False) or (named and not any(map(fits, named))):
         what = ", ".join(named) or config.model_type
         yield f"{what} is no causal language model; give a decoder, whose architecture ends in ForCausalLM"
         return
@@ -30,6 +36,10 @@ def problems(config: Any, *, stored_parameters: int | None = None) -> Iterator[s
 
 def _is_causal(architecture: str) -> bool:
     return architecture.endswith(_CAUSAL)
+
+
+def _is_causal_or_scalar(architecture: str) -> bool:
+    return _is_causal(architecture) or architecture.endswith(_SCALAR)
 
 
 def _sizes(text: Any) -> Iterator[str]:

@@ -128,4 +128,7 @@ def summary(report: Mapping[str, Any]) -> str:
         "length": "response_length_mean",
         "staleness": "staleness_max",
     }
-    return "  ".join(f"{label} {report[key]:.3g}" for label, key in shown.items() if key in report)
+    parts = [f"{label} {report[key]:.3g}" for label, key in shown.items() if key in report]
+    if report.get("critic"):
+        parts.append(f"explained {report['critic']['explained_variance']:.2g}")
+    return "  ".join(parts)

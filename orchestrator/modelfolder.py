@@ -34,8 +34,8 @@ class ModelFolder:
     """A transformers tokenizer."""
 
 
-def read_model(path: str, *, field: str, random_init: bool = False) -> ModelFolder:
-    """Read a folder. RecipeError: names `field`, the path and what is missing."""
+def read_model(path: str, *, field: str, random_init: bool = False, scalar: bool = False) -> ModelFolder:
+    """Read a folder. `scalar`: of a reward model as well. RecipeError: names `field`, the path and what is missing."""
     folder, where = Path(path), f"{field} = {path}"
     if not os.path.isdir(folder):  # Path.is_dir raises where a name is too long
         raise RecipeError([f"{where}: there is no such folder; give the folder of a Hugging Face model"])
@@ -46,7 +46,7 @@ def read_model(path: str, *, field: str, random_init: bool = False) -> ModelFold
     for name in ("vocab_size", "max_position_embeddings"):
         if not isinstance(getattr(text, name, None), int):
             raise RecipeError([f"{where}: its config.json names no {name}; give the folder of a causal language model"])
-    _refuse(where, architecture.problems(config))
+    _refuse(where, architecture.problems(config, scalar=scalar))
     tokenizer = load_tokenizer(path, field=field)
     vocabulary = int(text.vocab_size)
     if len(tokenizer) > vocabulary:
@@ -57,7 +57,7 @@ def read_model(path: str, *, field: str, random_init: bool = False) -> ModelFold
             ]
         )
     stored = None if random_init else count_stored(folder, field)
-    _refuse(where, architecture.problems(config, stored_parameters=stored))
+    _refuse(where, architecture.problems(config, stored_parameters=stored, scalar=scalar))
     return ModelFolder(
         path=folder,
         kind=str(config.model_type),

@@ -169,9 +169,9 @@ def _read_critic(recipe: Recipe, model: ModelFolder) -> ModelFolder | None:
     folder = critic_folder(recipe)
     if folder is None or folder.key == "model.path":
         return model if folder else None
-    critic = read_model(folder.path, field=folder.key)
     own = "training.algorithm.critic.path"
     try:
+        critic = read_model(folder.path, field=folder.key, scalar=True)
         _check_companion(recipe, model, critic, field=folder.key, what="critic")
     except RecipeError as error:
         if folder.key == own:

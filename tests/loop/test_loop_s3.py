@@ -26,7 +26,9 @@ def test_a_run_in_a_bucket_is_audited_exported_and_replayed_bit_for_bit(
     workplace: Path, s3_url: str, s3_endpoint: str, tmp_path: Path
 ) -> None:
     run, store = workplace / "runs" / "bucket", f"store.url={s3_url}"
-    succeeded("run", "small.yaml", "run.name=bucket", f"run.steps={STEPS}", store, *EVALUATION, cwd=workplace)
+    grpo = "training.algorithm={kind: grpo}"  # every other loop has a critic
+    settings = ["run.name=bucket", f"run.steps={STEPS}", grpo, store, *EVALUATION]
+    succeeded("run", "small.yaml", *settings, cwd=workplace)
     status = as_json("status", run, cwd=workplace)
     assert (status["state"], status["step"], status["published"], status["saved"]) == ("completed", STEPS, STEPS, STEPS)
     assert not {"weights", "checkpoints", "ledger", "epochs"} & {path.name for path in run.iterdir()}
