@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from orchestrator import metrics
 from orchestrator.config import Recipe
 from orchestrator.console import Console
 from orchestrator.folder import RunFolder
+from orchestrator.member import Member
 from orchestrator.periodic.evaluation import PeriodicEvaluation
 from orchestrator.supervise import Supervisor
 from orchestrator.trainer import Trainer
@@ -31,6 +32,9 @@ class Reporter:
         self._written_before = int(folder.read_status().get("written_bytes", 0))
         self._written_at = -INTERVAL_S
         self._last_step: dict[str, Any] = {}
+        self._noise_floor: dict[str, float] = {}
+        """What the scorers measured on samples of version 0; kept, since later ones have none."""
+        self._warned: set[str] = set()
         self._status: dict[str, Any] = {"run": recipe.run.name, "epoch": epoch, "steps": recipe.run.steps}
         self._targets: list[dict[str, Any]] = []
         self._address = address
@@ -38,8 +42,9 @@ class Reporter:
 
     def stepped(self, report: Mapping[str, Any]) -> None:
         """One line in metrics.jsonl a step, replayed steps after a restart included (they carry the same numbers)."""
-        self._last_step = dict(report)
-        line = {"time": _now(), "elapsed_s": round(time.time() - self._started, 3), "epoch": self._epoch, **report}
+        self._last_step = {**report, **self._noise_floor}
+        elapsed_s = round(time.time() - self._started, 3)
+        line = {"time": _now(), "elapsed_s": elapsed_s, "epoch": self._epoch, **self._last_step}
         self._tell(lambda: self._folder.append(self._folder.metrics, json.dumps(line)))
         self._console.stepped(report, steps=self._recipe.run.steps)
 
@@ -57,6 +62,7 @@ class Reporter:
             return
         self._written_at = now
         self._export(trainer, supervisor)
+        self._hear(supervisor.members())
         members = [*trainer.ranks, *supervisor.members(), *(evaluation.members() if evaluation else ())]
         self._status |= {
             "state": "running" if trainer.started else "starting",
@@ -75,6 +81,18 @@ class Reporter:
         self._tell(lambda: self._folder.write_json(self._folder.status, self._status | {"updated": _now()}))
         self._tell(lambda: self._write_targets(addresses))
         self._console.waiting(self._status)
+
+    def _hear(self, workers: Sequence[Member]) -> None:
+        """What scorers know and no step's report has: the KL that their precision alone makes, the largest of them; and
+        a warning, once."""
+        floors = [worker.status["kl_noise_floor"] for worker in workers if "kl_noise_floor" in worker.status]
+        if floors:
+            self._noise_floor = {"kl_noise_floor": max(floors)}
+        for line in (worker.status.get("warning") for worker in workers):
+            what = (line or "").partition(":")[0]  # the figures behind it differ from scorer to scorer
+            if what and what not in self._warned:
+                self._warned.add(what)
+                self._console.say(f"warning: {line}")
 
     def ended(
         self, state: str, trainer: Trainer, *, cause: str = "", evaluation: PeriodicEvaluation | None = None

@@ -19,7 +19,10 @@ class NoiseFloor:
         self._target = target_nats
         self._sum = 0.0
         self._count = 0
-        self._warned = False
+        self.nats: float | None = None
+        """Per response; None before the first sample."""
+        self.warning = ""
+        """Once there are enough responses to say that the target cannot be reached."""
 
     def add(self, kl_per_response: Sequence[float]) -> None:
         """Of further samples of version 0, nats."""
@@ -28,15 +31,16 @@ class NoiseFloor:
         self._sum += sum(kl_per_response)
         self._count += len(kl_per_response)
         floor = self._sum / self._count
+        self.nats = floor
         metrics.KL_NOISE_FLOOR.set(floor)
         if self._target is None or self._count < ENOUGH_RESPONSES:
             return
         below = self._target < floor
         metrics.KL_BELOW_NOISE.set(below)
-        if below and not self._warned:
-            self._warned = True
-            logger.warning(
+        if below and not self.warning:
+            self.warning = (
                 f"training.kl.target_nats = {self._target:g}: equal weights already measure {floor:.3g} nats a response, the "
                 "noise of the reference's precision, so that no policy can reach the target; raise it, or set "
                 "scoring.reference.precision=int8_weights, or float32"
             )
+            logger.warning("%s", self.warning)

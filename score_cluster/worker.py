@@ -110,8 +110,9 @@ class ScoringWorker:
         return True
 
     def status(self) -> dict[str, Any]:
-        """Counts since the start, for the heartbeat."""
-        return dict(self._status)
+        """Counts since the start, for the heartbeat; `kl_noise_floor` (nats a response) and `warning` once there are such."""
+        floor = {} if self._floor.nats is None else {"kl_noise_floor": self._floor.nats}
+        return {**self._status, **floor, **({"warning": self._floor.warning} if self._floor.warning else {})}
 
     def _pass(self, leases: Sequence[Lease], leased_at: float) -> None:
         """Score these together, hand on what succeeded, give back what failed."""

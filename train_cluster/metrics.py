@@ -31,10 +31,12 @@ ADVANTAGE_STD = Gauge("headrace_train_critic_advantage_std", "Advantage before w
 CRITIC_GRAD_NORM = Gauge(
     "headrace_train_critic_grad_norm", "Critic's gradient norm before clipping, mean over updates."
 )
+CRITIC_LEARNING_RATE = Gauge("headrace_train_critic_learning_rate", "Learning rate of the critic in the step.")
 CRITIC_UPDATES = Counter("headrace_train_critic_updates_total", "Optimizer updates of the critic.")
 LOGPROB_GAP = Gauge(
     "headrace_train_logprob_gap_nats", "Mean |trainer - engine| log-prob on the newest version's samples."
 )
+GAP_SEQUENCES = Gauge("headrace_train_logprob_gap_sequences", "Samples that the gap was measured on.")
 GAP_STALENESS = Gauge("headrace_train_logprob_gap_staleness_steps", "Steps between that version and the policy.")
 STALENESS_MEAN = Gauge("headrace_train_staleness_mean_steps", "Steps between a token's version and the policy, mean.")
 STALENESS_MAX = Gauge("headrace_train_staleness_max_steps", "The same, maximum.")
@@ -72,6 +74,7 @@ def observe(report: StepReport) -> None:
     GRAD_NORM.set(report.grad_norm)
     LEARNING_RATE.set(report.learning_rate)
     LOGPROB_GAP.set(report.logprob_gap)
+    GAP_SEQUENCES.set(report.logprob_gap_sequences)
     GAP_STALENESS.set(report.logprob_gap_staleness)
     STALENESS_MEAN.set(report.staleness_mean)
     STALENESS_MAX.set(report.staleness_max)
@@ -94,4 +97,5 @@ def _observe_critic(report: CriticReport) -> None:
     RETURN_MEAN.set(report.return_mean)
     ADVANTAGE_STD.set(report.advantage_std)
     CRITIC_GRAD_NORM.set(report.grad_norm)
+    CRITIC_LEARNING_RATE.set(report.learning_rate)
     CRITIC_UPDATES.inc(report.updates)

@@ -233,7 +233,9 @@ def test_the_noise_floor_is_the_k3_sum_over_version_zero(
     buffer: ExperienceBuffer, policy_folder: str, complete: Complete
 ) -> None:
     complete([{"answer": "a"}], ["a", "b"])
-    worker(buffer, policy_folder, exact(), reference=ReferenceConfig(precision="float32")).step()
+    scorer = worker(buffer, policy_folder, exact(), reference=ReferenceConfig(precision="float32"))
+    assert "kl_noise_floor" not in scorer.status()
+    scorer.step()
     record = arrived(buffer)[0]
     sums = []
     for score in record.scores:  # behaviour log-probs are -3 throughout
@@ -241,6 +243,7 @@ def test_the_noise_floor_is_the_k3_sum_over_version_zero(
         sums.append((np.exp(difference) - 1 - difference).sum())
     assert kl_of_version_zero([record]) == pytest.approx(sums, rel=1e-6)
     assert metrics.KL_NOISE_FLOOR._value.get() == pytest.approx(np.mean(sums), rel=1e-6)
+    assert scorer.status()["kl_noise_floor"] == metrics.KL_NOISE_FLOOR._value.get()
 
 
 def test_a_failure_names_component_and_sequence() -> None:
@@ -286,6 +289,7 @@ def test_a_target_below_the_noise_floor_is_warned_of_once(caplog: pytest.LogCapt
     assert [record.message.partition(":")[0] for record in caplog.records] == ["training.kl.target_nats = 0.5"]
     assert "already measure 2 nats a response" in caplog.text
     assert metrics.KL_BELOW_NOISE._value.get() == 1
+    assert (floor.nats, floor.warning) == (2.0, caplog.records[0].message)
     NoiseFloor(target_nats=2.5).add([2.0] * ENOUGH_RESPONSES)
     NoiseFloor(target_nats=None).add([2.0] * ENOUGH_RESPONSES)
     assert len(caplog.records) == 1
