@@ -34,6 +34,8 @@ class Rows:
     """[N] of the file, from 1."""
     sequences: tuple[Int32Array, ...]
     """[N], or [2 N] of pairs; each ends with the token whose score it is given."""
+    answer_tokens: tuple[int, ...]
+    """Of each sequence: without its prompt."""
 
 
 def read_rows(path: Path, template: Template, *, max_tokens: int | None) -> Rows:
@@ -81,15 +83,14 @@ def results(rows: Rows, scores: npt.NDArray[np.float64]) -> Iterator[dict[str, A
 def summary(rows: Rows, scores: npt.NDArray[np.float64]) -> dict[str, Any]:
     """What all rows together say; JSON."""
     mean = scores.mean(axis=0)
-    lengths = np.array([len(sequence) for sequence in rows.sequences], dtype=np.float64)
     found: dict[str, Any] = {
         "kind": rows.kind,
         "rows": len(rows.lines),
         "models": len(scores),
-        "tokens": int(lengths.sum()),
+        "tokens": sum(len(sequence) for sequence in rows.sequences),
         "mean": float(mean.mean()),
         "std": float(mean.std()),
-        "length_correlation": correlation(mean, lengths),
+        "length_correlation": correlation(mean, np.array(rows.answer_tokens, dtype=np.float64)),
     }
     if rows.kind == "pair":
         found["accuracy"], found["accuracy_95"] = share(correct(mean[0::2], mean[1::2]))
@@ -123,9 +124,12 @@ def _tokenised(
     answers = [answer for _, _, texts in rows for answer in texts]
     if kind == "text":
         ids = template.prompts(answers)
+        own = [len(one) for one in ids]
     else:
         prompts = template.prompts([prompt for _, prompt, texts in rows for _ in texts])
-        ids = [[*prompt, *answer] for prompt, answer in zip(prompts, template.answers(answers), strict=True)]
+        endings = template.answers(answers)
+        ids = [[*prompt, *ending] for prompt, ending in zip(prompts, endings, strict=True)]
+        own = [len(ending) for ending in endings]
     numbers = [number for number, _, texts in rows for _ in texts]
     problems = []
     for number, one in zip(numbers, ids, strict=True):
@@ -138,7 +142,8 @@ def _tokenised(
     if problems:
         raise BadPairs(shortened(problems))
     sequences = tuple(np.array(one, dtype=np.int32) for one in ids)
-    return Rows(kind=kind, lines=tuple(number for number, _, _ in rows), sequences=sequences)
+    lines = tuple(number for number, _, _ in rows)
+    return Rows(kind=kind, lines=lines, sequences=sequences, answer_tokens=tuple(own))
 
 
 def _check_finite(rows: Rows, scores_MN: npt.NDArray[np.float64]) -> None:
