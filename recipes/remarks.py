@@ -50,15 +50,18 @@ class Opening:
     subject: str
     """Key of SUBJECTS."""
     text: str
+    reserved: bool
+    """Of an eighth of the pairs of thing and place, of which only held-out openings speak."""
 
 
 def opening(generator: random.Random) -> Opening:
     """One of 77,760 openings, 8 to 10 words."""
     subject = generator.choice(list(SUBJECTS))
     words = SUBJECTS[subject]
-    who, when, where = (generator.choice(choices) for choices in (WHO, WHEN, WHERE))
-    verb, thing = generator.choice(words.verbs), generator.choice(words.things)
-    return Opening(subject=subject, text=f"{when} {who} {verb} the {thing} {where} :")
+    who, when, verb = (generator.choice(choices) for choices in (WHO, WHEN, words.verbs))
+    thing, place = generator.randrange(len(words.things)), generator.randrange(len(WHERE))
+    text = f"{when} {who} {verb} the {words.things[thing]} {WHERE[place]} :"
+    return Opening(subject=subject, text=text, reserved=(thing + place) % 8 == 0)
 
 
 def remark(generator: random.Random, subject: str) -> str:

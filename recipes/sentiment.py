@@ -52,21 +52,21 @@ def prepare(
 def data(*, seed: int) -> Mapping[str, list[Row]]:
     """The sets by file name; no opening is in two of them, or twice in one."""
     generator = random.Random(seed)
-    openings = distinct_openings(generator)
+    held_out, openings = (distinct_openings(generator, reserved=reserved) for reserved in (True, False))
     return {
-        "heldout": [prompt_row(drawn) for drawn in islice(openings, HELD_OUT_PROMPTS)],
+        "heldout": [prompt_row(drawn) for drawn in islice(held_out, HELD_OUT_PROMPTS)],
         "train": [prompt_row(drawn) for drawn in islice(openings, TRAIN_PROMPTS)],
         "pairs": [pair(generator, drawn) for drawn in islice(openings, PAIRS)],
         "sft": [supervised(generator, drawn) for drawn in islice(openings, SFT_REMARKS)],  # last: then all is there
     }
 
 
-def distinct_openings(generator: random.Random) -> Iterator[Opening]:
-    """In the order drawn, each once."""
+def distinct_openings(generator: random.Random, *, reserved: bool) -> Iterator[Opening]:
+    """In the order drawn, each once; all of them reserved, or none."""
     seen: set[str] = set()
     while True:
         drawn = opening(generator)
-        if drawn.text not in seen:
+        if drawn.reserved == reserved and drawn.text not in seen:
             seen.add(drawn.text)
             yield drawn
 

@@ -32,6 +32,15 @@ def test_no_opening_is_in_two_sets_or_twice_in_one(prepared: Path) -> None:
     assert len(rows(prepared / "heldout.jsonl")) == sentiment.HELD_OUT_PROMPTS >= 512
 
 
+def test_held_out_openings_share_no_thing_and_place_with_others(prepared: Path) -> None:
+    heldout, *others = (
+        {tuple(row["prompt"].partition(" the ")[2].split()) for row in rows(prepared / f"{name}.jsonl")}
+        for name in SETS
+    )
+    assert heldout
+    assert all(heldout.isdisjoint(other) for other in others)
+
+
 def test_preparing_again_writes_the_same_bytes_and_another_seed_other_ones(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
