@@ -16,6 +16,7 @@ from orchestrator import versions
 from orchestrator.config import Recipe
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
+from orchestrator.periodic import check as periodic
 from orchestrator.recipe import RecipeError
 from orchestrator.reward_checks import reward_models
 
@@ -133,6 +134,5 @@ def _problems(node: str, answer: Mapping[str, Any], recipe: Recipe, *, with_buff
 def _model_paths(recipe: Recipe) -> dict[str, str]:
     reference = recipe.scoring.reference.path if recipe.scoring.reference else None
     referred = {"scoring.reference.path": reference} if reference else {}
-    if recipe.evaluation is not None and recipe.evaluates_itself:
-        referred["evaluation.path"] = recipe.evaluation.path
+    referred |= periodic.paths(recipe)
     return {"model.path": recipe.model.path, **referred, **reward_models(recipe.scoring)}

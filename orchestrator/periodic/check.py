@@ -6,6 +6,16 @@ from orchestrator.config import Recipe
 from orchestrator.recipe import RecipeError
 
 
+def paths(recipe: Recipe) -> dict[str, str]:
+    """{key: what the evaluator of a run reads beside the model}; nothing where the run does not evaluate itself."""
+    config = recipe.evaluation
+    if config is None or not recipe.evaluates_itself:
+        return {}
+    judge = config.judge.model if config.judge else None
+    found = {"evaluation.path": config.path, "evaluation.reference": config.reference, "evaluation.judge.model": judge}
+    return {key: path for key, path in found.items() if path is not None}
+
+
 def problems(recipe: Recipe) -> list[str]:
     """A line each; nothing where the run does not evaluate itself. Reads the held-out prompts."""
     config = recipe.evaluation
@@ -19,10 +29,9 @@ def problems(recipe: Recipe) -> list[str]:
         plan_of(recipe)
     except RecipeError as error:
         lines += error.lines
-    folders = {"reference": config.reference, "judge.model": config.judge.model if config.judge else None}
-    for key, path in folders.items():
-        if path is not None and not Path(path).is_dir():
-            lines.append(f"evaluation.{key} = {path}: there is no such folder; name a model's folder, or null")
+    for key, path in paths(recipe).items():
+        if key != "evaluation.path" and not Path(path).is_dir():
+            lines.append(f"{key} = {path}: there is no such folder; name a model's folder")
     if config.judge is not None and config.judge.function is not None:
         try:
             open_judge(config.judge, model_path=recipe.model.path, threads=1, max_tokens=1)  # loads no model

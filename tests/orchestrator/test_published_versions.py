@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from orchestrator_folders import a_run
 
+from orchestrator.evaluation.policies import find_policy
 from orchestrator.folder import RunFolder
 from orchestrator.published import find_version
 from weightstore.blobs import FileBlobStore
@@ -27,6 +29,19 @@ def test_a_version_is_named_by_newest_best_or_its_step(tmp_path):
     assert named == {"newest": "0/3/6", "best": "0/1/2", "4": "0/3/4"}
     with pytest.raises(ValueError, match=r"version = 5: .* \(kept: 2, 4, 6\); name one of these, best or newest"):
         find_version(store, folder, "5")
+
+
+def test_an_evaluation_finds_the_best_of_a_run_by_its_pin(tmp_path):
+    run = a_run(tmp_path, "trial")
+    store = FileBlobStore(run.path)
+    with pytest.raises(ValueError, match=r"^POLICY = \S+trial@best: \S+: no version was evaluated yet"):
+        find_policy(f"{run.path}@best")
+    publish(store, WeightVersion(0, 1, 2))
+    publish(store, WeightVersion(0, 1, 4))
+    record_newest(store, WeightVersion(0, 1, 4), run_epoch=1)
+    pin(store, "best", WeightVersion(0, 1, 2), run_epoch=1)
+    versions = [find_policy(f"{run.path}{which}").version for which in ("", "@best", "@4", "@2")]
+    assert [version.number for version in versions] == [4, 2, 4, 2]
 
 
 def publish(store, version):
