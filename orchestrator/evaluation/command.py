@@ -12,7 +12,8 @@ from orchestrator import recipe as recipes
 from orchestrator.config import Recipe
 from orchestrator.console import Console
 from orchestrator.evaluation import report
-from orchestrator.evaluation.config import GATE, EvaluationConfig
+from orchestrator.evaluation.check import refuse
+from orchestrator.evaluation.config import EvaluationConfig, gate_problem
 from orchestrator.evaluation.evaluator import Comparison, Evaluator
 from orchestrator.evaluation.outcome import Outcome, conclude
 from orchestrator.evaluation.page import render
@@ -96,6 +97,7 @@ def evaluate(plan: Plan, policies: Sequence[Policy], *, console: Console) -> Com
     """
     from orchestrator.evaluation.engine_process import EngineProcess
 
+    refuse(plan, policies=len(policies))
     streams = {one: BASELINE if one is policies[0] else CHALLENGER for one in policies}
 
     def drawn(name: str, done: int, total: int) -> None:
@@ -108,7 +110,6 @@ def evaluate(plan: Plan, policies: Sequence[Policy], *, console: Console) -> Com
         with EngineProcess(plan, {one: streams[one] for one in group}) as engine:
             if evaluator is None:
                 evaluator = Evaluator(plan)  # while the engine loads
-                evaluator.refuse_alone(len(policies))
             found |= engine.answers(drawn)
     assert evaluator is not None
 
@@ -143,8 +144,8 @@ def _dtype(policy: Policy) -> str:
 
 def _check_gates(gates: Sequence[str]) -> None:
     for gate in gates:
-        if not GATE.fullmatch(gate):
-            raise ValueError(f"--gate {gate}: is no condition; write KEY>=VALUE, as in win_rate>=0.7 or kl<=15")
+        if problem := gate_problem(gate):
+            raise ValueError(f"--gate: {problem}")
 
 
 def _check_writable(paths: Mapping[str, Path | None]) -> None:

@@ -7,11 +7,22 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from orchestrator.data.config import OneSource
+from orchestrator.evaluation.keys import KEYS, is_figure
 
 GATE = re.compile(
     r"\s*(?P<key>[A-Za-z_][\w.@ -]*?)\s*(?P<sign>>=|<=|>|<)\s*(?P<bound>[-+]?\d+(\.\d*)?([eE][-+]?\d+)?)\s*"
 )
-"""`win_rate>=0.7`; what keys there are, `figures.KEYS` says."""
+"""`win_rate>=0.7`; orchestrator.evaluation.keys has the figures."""
+
+
+def gate_problem(gate: str) -> str:
+    """Why it is no condition, `reason; remedy`; "" where it is one."""
+    match = GATE.fullmatch(gate)
+    if match is None:
+        return f"{gate!r} is no condition; write KEY>=VALUE, as in win_rate>=0.7 or kl<=15"
+    if not is_figure(match["key"]):
+        return f"{gate!r} names no figure; the figures are {', '.join(KEYS)}"
+    return ""
 
 
 class JudgeConfig(BaseModel):
@@ -101,6 +112,6 @@ class EvaluationConfig(OneSource):
     @classmethod
     def _are_conditions(cls, gates: tuple[str, ...]) -> tuple[str, ...]:
         for gate in gates:
-            if not GATE.fullmatch(gate):
-                raise ValueError(f"{gate!r} is no condition; write KEY>=VALUE, as in win_rate>=0.7 or kl<=15")
+            if problem := gate_problem(gate):
+                raise ValueError(problem)
         return gates

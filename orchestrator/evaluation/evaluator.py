@@ -7,7 +7,7 @@
     first = evaluator.score("version 0", drawn)             # rewards, judge's scores, KL of each answer
     other = evaluator.score("version 40", sampler.answers(later, plan.questions, plan.drawing, stream=CHALLENGER))
     comparison = evaluator.compare(first, [other])          # a Comparison
-    comparison.figures["version 40"]["win_rate"]            # the flat figures: orchestrator.evaluation.figures.KEYS
+    comparison.figures["version 40"]["win_rate"]            # the flat figures: orchestrator.evaluation.keys.KEYS
 
 Keep `first` and compare it with any number of later versions. A model FOLDER becomes a FetchedVersion by
 orchestrator.evaluation.folder_weights.read_folder; `orchestrator.evaluation.command.run` is `headrace eval`, which
@@ -41,7 +41,7 @@ class Comparison:
     judge: str
     policies: tuple[PolicyAnswers, ...]
     figures: Mapping[str, Mapping[str, float]]
-    """{policy: {key: value}}, keys as in `figures.KEYS`; win rates and ratios are there for all but the baseline."""
+    """{policy: {key: value}}, keys as in `keys.KEYS`; win rates and ratios are there for all but the baseline."""
     categories: Mapping[str, Mapping[str, Mapping[str, float]]]
     """{policy: {category: {prompts, win_rate, win_rate_low, win_rate_high, score, length}}}, as far as there are such."""
     won: Mapping[str, tuple[float, ...]]
@@ -63,17 +63,11 @@ class Evaluator:
     """Scores answers and compares policies; loads its models once, at its start. Used from one thread."""
 
     def __init__(self, plan: Plan) -> None:
-        """ValueError: a judge, reward or reference that cannot be loaded."""
+        """ValueError: a judge, reward or reference that cannot be loaded, or no judge at all.
+
+        `orchestrator.evaluation.check.refuse` finds most of that without loading anything.
+        """
         self._plan, self._config = plan, plan.config
-        if self._config.judge is None and plan.scoring is not None and plan.scoring.combine.kind != "sum":
-            raise ValueError(
-                f"evaluation.judge = null: totals of scoring.combine = {plan.scoring.combine.kind} compare the samples of one "
-                "policy only; name a judge"
-            )
-        if self._config.judge is None and plan.scoring is None:
-            raise ValueError(
-                "evaluation.judge = null: without a recipe there is no reward to judge by; name a judge with --judge"
-            )
         self._rewards = _rewards(plan)
         judge = None
         if self._config.judge is not None:
@@ -87,15 +81,6 @@ class Evaluator:
         self._score_judge = judge if isinstance(judge, ScoreJudge) else None
         self._pair_judge = judge if isinstance(judge, PairJudge) else None
         self._kl = None if plan.reference is None else ReferenceKl(plan)
-
-    def refuse_alone(self, policies: int) -> None:
-        """ValueError: one policy, and a judge that only compares."""
-        if policies < 2 and self._pair_judge is not None:
-            raise ValueError(
-                f"POLICY = (one only): judge {self.judge} compares two answers; name a second policy, or a judge that scores "
-                "answers (a reward model or a reward function): of one policy it gives score, reward, KL, length, diversity "
-                "and pass@k"
-            )
 
     def score(self, name: str, drawn: Sequence[Sequence[Finished]], *, progress: Progress = silent) -> PolicyAnswers:
         """All that can be said of a policy's answers [P][S] one by one. EvaluationFailed: who could not say it."""

@@ -42,7 +42,9 @@ def plan_of(recipe: Recipe, *, config: EvaluationConfig | None = None, model_pat
     settings = config or recipe.evaluation
     if settings is None:
         raise RecipeError(
-            ["evaluation = null: the recipe names no held-out prompts; add an evaluation section with path"]
+            [
+                "evaluation = null: the recipe names no held-out prompts; add an evaluation section with path, or name them with --prompts"
+            ]
         )
     reference = settings.reference
     if reference is None and recipe.scoring.reference is not None:
@@ -79,12 +81,20 @@ def make_plan(
         stop_token_ids=stop_tokens(model, generation.stop_tokens, field="generation.stop_tokens"),
         seed=config.seed,
     )
+    room = (generation.engine.max_model_tokens or model.context_tokens) - drawing.max_tokens
+    if room < 1:
+        raise RecipeError(
+            [
+                f"evaluation.max_tokens = {drawing.max_tokens}: leaves no room for a prompt in a context of "
+                f"{room + drawing.max_tokens} tokens; set it, or generation.max_tokens, below that"
+            ]
+        )
     questions = read_questions(
         config,
         tokenizer=model.tokenizer,
         chat_template=chat_template,
         system_prompt=system_prompt,
-        limit_tokens=(generation.engine.max_model_tokens or model.context_tokens) - drawing.max_tokens,
+        limit_tokens=room,
     )
     return Plan(
         config=config,

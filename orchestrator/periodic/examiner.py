@@ -36,7 +36,7 @@ class VersionExaminer:
             self._baseline = self._answers("baseline", weights, stream=BASELINE)
 
     def examine(self, fetched: FetchedVersion) -> Mapping[str, float]:
-        """The flat figures of orchestrator.evaluation.figures.KEYS. EvaluationFailed: a judge or a reward failed."""
+        """The flat figures of orchestrator.evaluation.keys.KEYS. EvaluationFailed: a judge or a reward failed."""
         version = self._answers("version", fetched, stream=CHALLENGER)
         if self._baseline is None:
             return self._evaluator.compare(version, []).figures["version"]

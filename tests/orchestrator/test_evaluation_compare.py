@@ -11,10 +11,11 @@ from orchestrator_folders import sections, write_rows
 from orchestrator import recipe as recipes
 from orchestrator import yamlfile
 from orchestrator.evaluation import contamination, report
+from orchestrator.evaluation.check import refuse
 from orchestrator.evaluation.config import EvaluationConfig
 from orchestrator.evaluation.evaluator import Evaluator
-from orchestrator.evaluation.figures import KEYS
 from orchestrator.evaluation.gates import judge_gates
+from orchestrator.evaluation.keys import is_figure
 from orchestrator.evaluation.kl import kl_k1
 from orchestrator.evaluation.outcome import Outcome, conclude
 from orchestrator.evaluation.page import render
@@ -72,16 +73,15 @@ def test_figures_by_hand(outcome: Outcome) -> None:
 
 
 def test_every_figure_is_explained(outcome: Outcome) -> None:
-    patterns = {key.replace("NAME", "").replace("_N", "_").replace("@K", "@") for key in KEYS}
     names = {name for figures in outcome.comparison.figures.values() for name in figures}
-    unknown = {name for name in names if name not in KEYS and not any(name.startswith(one) for one in patterns)}
-    assert unknown == set()
+    assert {name for name in names if not is_figure(name)} == set()
+    assert not any(map(is_figure, ("win_rat", "distinct_5", "pass@2", "reward.", "")))
 
 
 def test_a_verifier_gives_pass_at_k_and_one_policy_is_enough() -> None:
     made = plan(QUESTIONS, samples=8, judge=EXACT)
     evaluator = Evaluator(made)
-    evaluator.refuse_alone(1)
+    refuse(made, policies=1)
     drawn = [[finished("ab" if s < 2 else "x") for s in range(8)], [finished("x")] * 8]
     found = conclude(evaluator.compare(evaluator.score("p", drawn), []), made, recipe=None, gates=["pass@8>=0.5"])
     figures = found.comparison.figures["p"]
@@ -94,10 +94,11 @@ def test_a_verifier_gives_pass_at_k_and_one_policy_is_enough() -> None:
 def test_one_policy_and_a_judge_of_pairs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "lonely_judges.py").write_text("def f(*, prompt, first, second, metadata):\n    return 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    evaluator = Evaluator(plan(QUESTIONS, judge={"function": "lonely_judges:f"}))
-    evaluator.refuse_alone(2)
+    made = plan(QUESTIONS, judge={"function": "lonely_judges:f"})
+    evaluator = Evaluator(made)
+    refuse(made, policies=2)
     with pytest.raises(ValueError, match=r"compares two answers; name a second policy, or .* pass@k"):
-        evaluator.refuse_alone(1)
+        refuse(made, policies=1)
     first, second = (evaluator.score(name, [[finished("a")], [finished("b")]]) for name in "pq")
     figures = evaluator.compare(first, [second]).figures["q"]
     assert (figures["win_rate"], figures["ties"], figures["self_disagreement"]) == (0.5, 1.0, 1.0)
@@ -107,10 +108,10 @@ def test_one_policy_and_a_judge_of_pairs_is_refused(tmp_path: Path, monkeypatch:
 def test_totals_that_mean_something_within_a_group_only_need_a_judge() -> None:
     scoring = SCORING.model_validate({**SCORING.model_dump(), "combine": {"kind": "normalised"}})
     with pytest.raises(ValueError, match=r"judge = null: totals of scoring\.combine = normalised .* name a judge"):
-        Evaluator(plan(QUESTIONS, scoring=scoring))
+        refuse(plan(QUESTIONS, scoring=scoring), policies=2)
     assert Evaluator(plan(QUESTIONS, scoring=scoring, judge=EXACT)).judge == EXACT["function"]
     with pytest.raises(ValueError, match="without a recipe there is no reward to judge by"):
-        Evaluator(plan(QUESTIONS))
+        refuse(plan(QUESTIONS), policies=2)
 
 
 def test_kl_by_hand() -> None:
@@ -138,9 +139,13 @@ def test_gates(outcome: Outcome) -> None:
         judge_gates(["kl<=3"], figures)
 
 
-@pytest.mark.parametrize("gate", ["win_rate", "win_rate=0.7", ">=0.7", "win_rate>=high", "win_rate>=0.7>=1"])
+@pytest.mark.parametrize(
+    "gate", ["win_rate", "win_rate=0.7", ">=0.7", "win_rate>=high", "win_rate>=0.7>=1", "win_rat>=0.7"]
+)
 def test_what_is_no_gate_is_refused_with_the_recipe(gate: str) -> None:
-    with pytest.raises(ValueError, match="is no condition; write KEY>=VALUE"):
+    with pytest.raises(
+        ValueError, match=r"is no condition; write KEY>=VALUE|names no figure; the figures are win_rate"
+    ):
         EvaluationConfig(path="p", gates=(gate,))
 
 
