@@ -23,7 +23,8 @@ def judgement(recipe: Recipe, folder: RunFolder, *, before: Recipe) -> Stage:
     """
 
     def state() -> State:
-        return "done" if read_result(folder.evaluation).get("made_from") == _identity(recipe, folder) else "new"
+        made_from = read_result(folder.evaluation).get("made_from")
+        return "done" if made_from is not None and made_from == _identity(recipe, folder) else "new"
 
     def check() -> None:
         from orchestrator.evaluation.plan import plan_of

@@ -4,7 +4,8 @@ out. What a stage does is in the module of its own command; here is only when.
 
 import json
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,47 @@ from orchestrator.judgement import judgement
 from orchestrator.session import Session
 from orchestrator.stage import Stage, State, Stopped, read_result
 from orchestrator.stage_work import begun
+from score_cluster.reward_config import ModelRewardConfig
+from train_cluster.config import PpoConfig
 
 
 def stages_of(recipe: Recipe) -> list[Stage]:
     """Those that the recipe has sections for, in their order."""
     folder = RunFolder(Path(recipe.run.root) / recipe.run.name)
     stages = [_fine_tuning(recipe)] if recipe.sft else []
+    stages += [_reward_training(recipe)] if recipe.reward else []
     stages += [_reinforcement(recipe, folder), _export(recipe, folder)]
     return [*stages, judgement(recipe, folder, before=before_stages(recipe))] if recipe.evaluation else stages
 
 
 def before_stages(recipe: Recipe) -> Recipe:
-    """The recipe with what is there already in place of what stages still have to make: for checks beforehand."""
-    if recipe.sft is None or Path(recipe.model.path).exists():
-        return recipe
-    model = recipe.model.model_copy(update={"path": recipe.sft.base, "random_init": recipe.sft.random_init})
-    return recipe.model_copy(update={"model": model})
+    """The recipe for checks beforehand: without what stages still have to make, or with what they make it from."""
+    if recipe.sft is not None and not Path(recipe.model.path).exists():
+        model = recipe.model.model_copy(update={"path": recipe.sft.base, "random_init": recipe.sft.random_init})
+        recipe = recipe.model_copy(update={"model": model})
+    if recipe.reward is not None and not Path(recipe.reward.out).exists():
+        recipe = _without_reward_models(recipe, Path(recipe.reward.out))
+    return recipe
+
+
+def _without_reward_models(recipe: Recipe, out: Path) -> Recipe:
+    """Those of `out`; a critic then starts from the policy."""
+
+    def is_made(path: str) -> bool:
+        return Path(path).is_relative_to(out)
+
+    left = tuple(
+        one
+        for one in recipe.scoring.rewards
+        if not (isinstance(one, ModelRewardConfig) and any(map(is_made, one.folders)))
+    )
+    training = recipe.training
+    if isinstance(training.algorithm, PpoConfig) and is_made(training.algorithm.critic.path or ""):
+        critic = training.algorithm.critic.model_copy(update={"path": None})
+        training = training.model_copy(update={"algorithm": training.algorithm.model_copy(update={"critic": critic})})
+    return recipe.model_copy(
+        update={"training": training, "scoring": recipe.scoring.model_copy(update={"rewards": left})}
+    )
 
 
 def _fine_tuning(recipe: Recipe) -> Stage:
@@ -45,17 +71,22 @@ def _fine_tuning(recipe: Recipe) -> Stage:
             return "done"
         return "begun" if begun(recipe, "sft") else "new"
 
+    examined: list[Any] = []  # tokenised once, for the check and for the ranks
+
     def check() -> None:
         from orchestrator.sft_inputs import examine
 
-        examine(recipe)
+        examined[:] = [examine(recipe)]
 
     def carry_out(session: Session, quiet: bool) -> None:
         from orchestrator.sft import fine_tune
-        from orchestrator.sft_inputs import examine
 
+        if not examined:
+            check()
+        inputs = examined.pop()
+        _warn(inputs.warnings)
         with Console(quiet=quiet) as console:
-            made = fine_tune(recipe, examine(recipe), console=console, session=session)
+            made = fine_tune(recipe, inputs, console=console, session=session)
         if not made["finished"]:
             raise Stopped
 
@@ -68,6 +99,52 @@ def _fine_tuning(recipe: Recipe) -> Stage:
         recall=lambda: read_result(makes / "training_card.json"),
         summary=lambda made: f"{made['steps']} steps, loss {made['loss']:.4f}",
     )
+
+
+def _reward_training(recipe: Recipe) -> Stage:
+    assert recipe.reward is not None
+    makes = Path(recipe.reward.out)
+
+    def state() -> State:
+        from orchestrator.reward import state_of
+
+        return state_of(recipe)
+
+    def check() -> None:
+        from orchestrator.reward_inputs import examine
+
+        examine(before_stages(recipe))
+
+    def carry_out(session: Session, quiet: bool) -> None:
+        from orchestrator.reward import train_reward
+        from orchestrator.reward_inputs import examine
+
+        inputs = examine(recipe)
+        _warn(inputs.warnings)
+        with Console(quiet=quiet) as console:
+            made = train_reward(recipe, inputs, console=console, session=session)
+        if not made["finished"]:
+            raise Stopped
+
+    def summary(made: Mapping[str, Any]) -> str:
+        low, high = made["held_out"]["accuracy_95"]
+        verdict = made["held_out"]["verdict"]["word"]
+        return f"held-out accuracy {made['held_out']['accuracy']:.1%} ({low:.1%} to {high:.1%}): {verdict}"
+
+    return Stage(
+        name="reward",
+        makes=makes,
+        state=state,
+        check=check,
+        carry_out=carry_out,
+        recall=lambda: read_result(makes / "reward_card.json"),
+        summary=summary,
+    )
+
+
+def _warn(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"headrace: warning: {line}", file=sys.stderr)
 
 
 def _reinforcement(recipe: Recipe, folder: RunFolder) -> Stage:

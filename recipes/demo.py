@@ -1,8 +1,8 @@
 """A recipe from nothing to a judged policy, by the same commands that a user types; each is shown before it runs.
 
-    python -m recipes.demo reverse      python -m recipes.demo smollm2
+    python -m recipes.demo      python -m recipes.demo reverse      python -m recipes.demo smollm2
 
-What is there already is kept, and a run that was interrupted is resumed. `rm -r runs/reverse*` starts afresh.
+What is there already is kept, and what was interrupted is gone on with. `rm -r runs/demo* runs/.demo*` starts afresh.
 """
 
 import shlex
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -19,6 +20,7 @@ RUNS = Path("runs")
 
 
 class Demo(StrEnum):
+    remarks = "remarks"
     reverse = "reverse"
     smollm2 = "smollm2"
 
@@ -30,6 +32,13 @@ class Stage:
     command: str
     makes: Path | None = None
     """Skipped when this is there; None = always done."""
+
+
+def remarks() -> Iterator[Stage]:
+    """From random weights to remarks that people would prefer: docs/demo.md."""
+    data = RUNS / "demo-data"
+    yield Stage(command=f"python -m recipes.sentiment prepare {data}", makes=data / "sft.jsonl")  # written last
+    yield Stage(command="headrace pipeline recipes/demo.yaml")
 
 
 def reverse() -> Iterator[Stage]:
@@ -66,10 +75,10 @@ def train(name: str) -> Iterator[Stage]:
         yield Stage(command=f"headrace resume {RUNS / name}")
 
 
-STAGES = {Demo.reverse: reverse, Demo.smollm2: smollm2}
+STAGES = {Demo.remarks: remarks, Demo.reverse: reverse, Demo.smollm2: smollm2}
 
 
-def main(demo: Demo) -> None:
+def main(demo: Annotated[Demo, typer.Argument()] = Demo.remarks) -> None:
     """Do every stage in order; the first that fails ends the demo with its exit code."""
     for stage in STAGES[demo]():
         if stage.makes is not None and stage.makes.exists():

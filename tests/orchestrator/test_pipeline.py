@@ -3,15 +3,17 @@
 The stages here are stand-ins but for the run's and the export's states; tests/loop/test_loop_pipeline.py has real ones.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from orchestrator_folders import a_run, sections, write_model, write_rows
+from orchestrator_folders import LETTERS, a_run, sections, write_model, write_rows
 
 from orchestrator import cli, pipeline, yamlfile
 from orchestrator import recipe as recipes
 from orchestrator.errors import RunFailed
+from orchestrator.evaluation.config import EvaluationConfig, JudgeConfig
 from orchestrator.folder import RunFolder
 from orchestrator.pipeline import Pipeline, table
 from orchestrator.recipe import RecipeError
@@ -161,7 +163,16 @@ def recipe(tmp_path: Path) -> recipes.Recipe:
     write_rows(tmp_path / "recipes" / "d.jsonl", [{"prompt": "abc"}] * 4)
     write_rows(tmp_path / "recipes" / "sft.jsonl", [{"prompt": "abc", "completion": "d"}] * 4)
     sft = {"base": "base", "random_init": True, "path": "sft.jsonl"}
-    written = sections(run__root="../runs", model__path="made", data__passes=None, sft=sft)
+    pairs = [{"prompt": f"{letter}bc", "chosen": "d", "rejected": "e"} for letter in LETTERS]
+    write_rows(tmp_path / "recipes" / "pairs.jsonl", pairs)
+    written = sections(
+        run__root="../runs",
+        model__path="made",
+        data__passes=None,
+        sft=sft,
+        reward={"path": "pairs.jsonl", "out": "judge", "held_out_share": 0.3},
+        scoring__rewards=[{"name": "liked", "kind": "model", "path": "judge"}],
+    )
     (tmp_path / "recipes" / "trial.yaml").write_text(yamlfile.render(written))
     return recipes.load(tmp_path / "recipes" / "trial.yaml")
 
@@ -170,13 +181,42 @@ def state(recipe: recipes.Recipe, name: str) -> str:
     return next(stage for stage in stages_of(recipe) if stage.name == name).state()
 
 
-def test_the_run_is_checked_before_its_model_is_made(recipe: recipes.Recipe) -> None:
+def test_the_run_is_checked_before_its_models_are_made(recipe: recipes.Recipe) -> None:
     whole = Pipeline(recipe)
-    assert whole.examine() == {"sft": "new", "run": "new", "export": "new"}
+    assert whole.examine() == {"sft": "new", "reward": "new", "run": "new", "export": "new"}
     assert whole.plan()["lines"][0].startswith("sft: to do, ")
     wrong = recipe.model_copy(update={"generation": recipe.generation.model_copy(update={"max_tokens": 64})})
     with pytest.raises(RecipeError, match="leaves no room for a prompt"):
         Pipeline(wrong).examine()
+
+
+def test_a_critic_of_the_reward_model_is_no_hindrance_before_that_is_made(recipe: recipes.Recipe) -> None:
+    assert recipe.reward is not None
+    critic = recipe.training.algorithm.critic.model_copy(update={"path": recipe.reward.out})
+    algorithm = recipe.training.algorithm.model_copy(update={"critic": critic})
+    training = recipe.training.model_copy(update={"algorithm": algorithm})
+    Pipeline(recipe.model_copy(update={"training": training})).examine()
+
+
+def test_a_reward_model_of_somebody_else_must_be_there(recipe: recipes.Recipe, tmp_path: Path) -> None:
+    other = recipe.scoring.rewards[0].model_copy(update={"path": str(tmp_path / "other")})
+    wrong = recipe.model_copy(update={"scoring": recipe.scoring.model_copy(update={"rewards": (other,)})})
+    with pytest.raises(RecipeError, match=r"scoring.rewards.0.path = .*/other: there is no such folder"):
+        Pipeline(wrong).examine()
+
+
+def test_a_result_of_another_recipe_is_refused(recipe: recipes.Recipe) -> None:
+    made = Path(recipe.model.path)
+    write_model(made)
+    assert state(recipe, "sft") == "done", "nobody says how it was made"
+    card = {"made_from": {"sft.epochs": 7}}
+    (made / "training_card.json").write_text(json.dumps(card))
+    with pytest.raises(RecipeError, match=r"sft.epochs = 1: .* was fine-tuned with 7"):
+        state(recipe, "sft")
+    assert recipe.reward is not None
+    write_model(Path(recipe.reward.out))
+    with pytest.raises(RecipeError, match=r"reward.out = .*: is there already, and was made from other"):
+        state(recipe, "reward")
 
 
 def test_a_run_is_done_once_it_has_all_its_steps(recipe: recipes.Recipe, tmp_path: Path) -> None:
@@ -190,3 +230,11 @@ def test_a_run_is_done_once_it_has_all_its_steps(recipe: recipes.Recipe, tmp_pat
     other = recipe.model_copy(update={"run": recipe.run.model_copy(update={"seed": 1})})
     with pytest.raises(RecipeError, match=r"run.seed = 1: this run was started with 0"):
         state(other, "run")
+
+
+def test_an_evaluation_that_nobody_has_made_asks_for_no_weights(recipe: recipes.Recipe) -> None:
+    settings = EvaluationConfig(
+        path=recipe.data.path, judge=JudgeConfig(function="score_cluster.functions:exact_match")
+    )
+    judged = recipe.model_copy(update={"evaluation": settings})
+    assert Pipeline(judged).examine()["eval"] == "new"
