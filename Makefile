@@ -16,8 +16,8 @@ install: ## create .venv and install the pinned CPU stack (under 3 minutes; repe
 test-servers: install ## Redis 7.0 for the tests, from this machine's packages, into .venv (no root; seconds)
 	@requirements/install test-servers
 
-demo: install ## SFT, then RL on the three clusters: a tiny policy learns to reverse words (5 minutes)
-	@$(BIN)/python -m recipes.demo reverse
+demo: install ## SFT, a reward model, PPO on the three clusters, a judge that none of them has seen (5 minutes)
+	@$(BIN)/python -m recipes.demo
 
 demo-seeds: install ## the demo from seeds 0, 1 and 2, on an idle machine; rewrites docs/demo.md (20 minutes)
 	@$(BIN)/python -m benchmarks.demo_seeds --write docs/demo.md --svg docs/demo.svg
