@@ -61,7 +61,9 @@ def smollm2() -> Iterator[Stage]:
     yield Stage(command=f"python -m recipes.smollm2 prepare {model}", makes=model)
     yield from train("smollm2")
     yield Stage(command=f"headrace export smollm2 {policy}", makes=policy)
-    yield Stage(command=f"python -m recipes.smollm2 evaluate {model} {policy} --json {RUNS / 'smollm2-held-out.json'}")
+    held_out = RUNS / "smollm2-held-out"
+    files = f"--out {held_out}.json --html {held_out}.html"
+    yield Stage(command=f"headrace eval {model} {policy} --recipe recipes/smollm2.yaml {files}")
 
 
 def train(name: str) -> Iterator[Stage]:

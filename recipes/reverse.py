@@ -7,7 +7,6 @@ Supervised examples are mostly wrong in some letters: they teach the form, and l
 """
 
 import json
-import math
 import random
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from orchestrator.evaluation.statistics import wilson_interval
 
 SEED = 20
 WORD_LETTERS = 6
@@ -26,8 +27,6 @@ WRONG_SHARE = 0.7
 LETTER_NOISE = 0.4
 """Chance of each letter of a wrong answer to be drawn anew."""
 CONTEXT_TOKENS = 64
-CONFIDENCE_Z = 1.959964
-"""Two-sided 95 % of the normal distribution."""
 
 Row = dict[str, str]
 
@@ -167,14 +166,6 @@ def sample(folder: Path, prompts: Sequence[str], *, seed: int, batch_prompts: in
         output = model.generate(**inputs, **options, max_new_tokens=WORD_LETTERS + 2)
         answers += tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
     return answers
-
-
-def wilson_interval(right: int, count: int) -> tuple[float, float]:
-    """95 % score interval of a binomial share (Wilson 1927): it stays inside 0..1 where the normal one does not."""
-    z2 = CONFIDENCE_Z**2
-    centre = (right + z2 / 2) / (count + z2)
-    half = CONFIDENCE_Z * math.sqrt(right * (count - right) / count + z2 / 4) / (count + z2)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

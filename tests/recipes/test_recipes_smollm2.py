@@ -1,8 +1,7 @@
-"""The SmolLM2 recipe: its prompts, its rewards, and the arithmetic of the held-out comparison."""
+"""The SmolLM2 recipe: its prompts and its rewards."""
 
 import importlib.util
 import json
-import math
 from collections import Counter
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import pytest
 import recipes
 from orchestrator.recipe import load
 from recipes import smollm2
-from recipes.held_out import Sample, distinct_ngrams, grouped, kl_nats, paired, report
-from score_cluster.rewards import evaluate, load_all
+from score_cluster import rewards
+from score_cluster.reward_config import FunctionRewardConfig
 
 FOLDER = Path(recipes.__file__).parent
 RECIPE = FOLDER / "smollm2.yaml"
@@ -61,56 +60,21 @@ def test_held_out_prompts_are_of_the_kinds_that_are_trained() -> None:
     ids=["warmer", "not repeated", "not short"],
 )
 def test_reward_prefers(better: str, worse: str) -> None:
-    rewards = load_all(load(RECIPE).scoring.rewards)
+    components = [one for one in load(RECIPE).scoring.rewards if isinstance(one, FunctionRewardConfig)]
+    assert len(components) == 3
 
     def total(text: str) -> float:
-        return evaluate(rewards, sequence=0, prompt="Describe it.", completion=text, metadata={}).total
+        call = {"prompt": "Describe it.", "completion": text, "metadata": {}}
+        return sum(one.weight * rewards.load(one).function(**call, **one.arguments) for one in components)
 
     assert total(better) > total(worse) + 0.2
 
 
-def test_paired_by_hand() -> None:
-    # Means per prompt: before 0, 1, 2; after 1, 2, 6. Differences 1, 1, 4: mean 2, sd sqrt(3), error sqrt(3)/sqrt(3) = 1.
-    result = paired([[-1, 1], [1, 1], [2, 2]], [[1, 1], [0, 4], [6, 6]])
-    assert (result.before, result.after, result.difference) == (1, 3, 2)
-    assert result.standard_error == pytest.approx(1)
-    assert result.ratio == pytest.approx(2)
-
-
-def test_more_samples_of_the_same_prompts_do_not_shrink_the_error() -> None:
-    once = paired([[0], [0]], [[1], [3]])
-    assert paired([[0] * 9, [0] * 9], [[1] * 9, [3] * 9]).standard_error == once.standard_error > 0
-
-
-def test_equal_differences_leave_no_doubt() -> None:
-    assert paired([[0], [1]], [[1], [2]]).ratio == math.inf
-    assert paired([[0], [1]], [[0], [1]]).ratio == 0
-
-
-def test_distinct_ngrams_by_hand() -> None:
-    # Pairs: "a b", "b a", "a b" and "a b": 2 different ones of 4.
-    assert distinct_ngrams(["a b a b", "A b"], n=2) == 0.5
-    assert distinct_ngrams(["a"], n=2) == 0.0
-
-
-def test_kl_by_hand() -> None:
-    # Sums: (-1 - 2) - (-2 - 2) = 1 and -1 - (-4) = 3; mean 2.
-    assert kl_nats([[-1.0, -2.0], [-1.0]], [[-2.0, -2.0], [-4.0]]) == 2.0
-
-
-def test_report_names_the_figures() -> None:
-    def side(reward: float) -> list[Sample]:
-        return [
-            Sample(prompt=f"P{i // 2}", text="fine\nday", reward=reward + i, components={"sentiment": reward}, tokens=3)
-            for i in range(8)
-        ]
-
-    scored = {"before": side(0.0), "after": side(0.5)}
-    text = report(paired(grouped(scored["before"], 2), grouped(scored["after"], 2)), scored, kl=1.25, samples=2)
-    assert "4 prompts x 2 samples" in text
-    assert "+0.500 +- 0.000" in text
-    assert "1.25 nats" in text
-    assert "fine day" in text
+def test_the_recipe_says_how_it_is_judged() -> None:
+    judged = load(RECIPE).evaluation
+    assert judged is not None
+    assert Path(judged.path).name == "smollm2_heldout.jsonl"
+    assert judged.category_column == "kind"
 
 
 def test_a_missing_wheel_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
