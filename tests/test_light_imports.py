@@ -30,6 +30,8 @@ LIGHT = (
     "orchestrator.data.source",
     "orchestrator.prompts",
     "orchestrator.preflight",
+    "orchestrator.sft_inputs",
+    "orchestrator.sft_preview",
     "orchestrator.cli",
 )
 

@@ -155,7 +155,10 @@ def tokenise(marked: Sequence[Marked], tokenizer: Any, *, stop_token_ids: Collec
         for start in range(0, len(places), PIECES_AT_ONCE):
             part = places[start : start + PIECES_AT_ONCE]
             texts = [marked[i].pieces[k].text for i, k in part]
-            ids |= zip(part, tokenizer(texts, add_special_tokens=special)["input_ids"], strict=True)
+            found = tokenizer(
+                texts, add_special_tokens=special, return_attention_mask=False, return_token_type_ids=False
+            )
+            ids |= zip(part, found["input_ids"], strict=True)
     return [
         _joined(row, [ids[i, k] for k in range(len(row.pieces))], tokenizer.eos_token_id, stop_token_ids)
         for i, row in enumerate(marked)
