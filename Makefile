@@ -44,6 +44,8 @@ bench: install ## the benchmarks, on an idle machine; rewrites docs/benchmarks.m
 	@$(BIN)/python -m benchmarks.startup --write docs/benchmarks.md --svg docs/startup.svg
 	@$(BIN)/python -m benchmarks.overlap --write docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.loop --write docs/benchmarks.md
+	@requirements/install smollm2
+	@$(BIN)/python -m benchmarks.scorer --write docs/benchmarks.md
 	@requirements/install trl
 	@$(BIN)/python -m benchmarks.vs_trl --write docs/benchmarks.md
 
