@@ -24,6 +24,7 @@ from benchmarks import section
 from benchmarks.scorer_measures import accuracy, correlation, kl_per_response, logprob_error, pairwise_agreement
 from benchmarks.scorer_models import SMALL, SMOLLM2, Prepared, Size, prepare
 from experience.schema import Float32Array
+from orchestrator.logs import hush_libraries
 from orchestrator.malloc import keep_freed_memory
 from recipes import smollm2
 from score_cluster.config import ReferenceConfig
@@ -52,6 +53,7 @@ class Measured:
 
 def main() -> None:
     arguments = _arguments()
+    hush_libraries()
     keep_freed_memory()  # as the workers' processes do
     found: dict[str, tuple[Prepared, dict[Precision, Measured]]] = {}
     for name in arguments.sizes:
