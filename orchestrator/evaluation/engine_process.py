@@ -2,7 +2,8 @@
 
     python -m orchestrator.evaluation.engine_process REQUEST.json REPLY_FD
 
-The reply is JSON lines: {"progress": [policy, done, total]}, {"answers": policy, "rows": [P][S]}, {"error": line}.
+The reply is JSON lines: {"progress": [policy, done, total]}, {"policy": name, "row": [S] answers to the next prompt},
+{"error": line}.
 """
 
 import json
@@ -41,7 +42,7 @@ class EngineProcess:
         self._scratch = tempfile.TemporaryDirectory(prefix="headrace-eval-")
         folder = Path(self._scratch.name)
         request, self._log = folder / "request.json", folder / "log"
-        request.write_text(json.dumps(_request(plan, policies)))
+        request.write_text(json.dumps(request_of(plan, policies)))
         read, write = os.pipe()
         command = [sys.executable, "-m", "orchestrator.evaluation.engine_process", str(request), str(write)]
         with self._log.open("wb") as log:
@@ -72,7 +73,7 @@ class EngineProcess:
             if "progress" in message:
                 progress(*message["progress"])
             else:
-                found[message["answers"]] = [[_finished(one) for one in row] for row in message["rows"]]
+                found.setdefault(message["policy"], []).append([_finished(one) for one in message["row"]])
         code = self._process.wait()
         if code:
             lines = self._log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
@@ -110,11 +111,13 @@ def serve(request: Mapping[str, Any], reply: IO[str]) -> None:
             reason = " ".join(str(error).split())
             tell({"error": reason if reason.startswith("POLICY") else f"POLICY = {name}: {reason}"})
             return
-        tell({"answers": name, "rows": [[_told(one) for one in row] for row in drawn]})
+        for row in drawn:
+            tell({"policy": name, "row": [_told(one) for one in row]})
     sampler.close()
 
 
-def _request(plan: Plan, policies: Mapping[Policy, int]) -> dict[str, Any]:
+def request_of(plan: Plan, policies: Mapping[Policy, int]) -> dict[str, Any]:
+    """What the process reads: JSON alone, no secrets."""
     return {
         "model_path": next(iter(policies)).model_path,
         "engine": plan.engine.model_dump(mode="json"),

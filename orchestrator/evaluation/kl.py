@@ -9,6 +9,8 @@ from orchestrator.evaluation.plan import Plan
 from orchestrator.evaluation.records import Answers, Question
 from score_cluster.config import ReferenceConfig
 
+MEASURED_ANSWERS = 4096
+"""Of a policy, the first samples of each prompt: pass@k takes many more, of which the KL would learn nothing."""
 _TOKENS = 4096
 """Of a forward pass, padding included."""
 
@@ -30,14 +32,22 @@ class ReferenceKl:
         config = ReferenceConfig(path=plan.reference, precision="float32", micro_batch_tokens=_TOKENS)
         self._reference = HfReference(config, model_path=plan.model_path, threads=plan.threads)
 
-    def per_answer(self, questions: Sequence[Question], answers: Answers, temperature: float) -> list[list[float]]:
-        """[P][S] nats; answers carry the log-probs under their own policy at this temperature."""
+    def per_answer(
+        self, questions: Sequence[Question], answers: Answers, temperature: float
+    ) -> list[list[float | None]]:
+        """[P][S] nats, None for samples that are not measured; answers carry the log-probs under their own policy at this
+        temperature.
+        """
         from score_cluster.reference import Response
 
+        measured = max(1, MEASURED_ANSWERS // len(questions))
         asked = [
             Response(prompt=question.tokens, tokens=answer.tokens, temperature=temperature)
             for question, row in zip(questions, answers, strict=True)
-            for answer in row
+            for answer in row[:measured]
         ]
         found = iter(self._reference.logprobs(asked))
-        return [[kl_k1(answer.logprobs, next(found)) for answer in row] for row in answers]
+        return [
+            [kl_k1(answer.logprobs, next(found)) if s < measured else None for s, answer in enumerate(row)]
+            for row in answers
+        ]

@@ -1,23 +1,32 @@
 """`headrace eval` with its real engine, once: folders and versions of a run side by side, the better one known. 15 s idle,
 nearly all of it the start of vLLM in its own process."""
 
+import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from orchestrator_folders import sections, write_rows, write_tokenizer
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from gen_cluster import vllm_engine
+from gen_cluster.config import EngineConfig
+from gen_cluster.engine import Finished
 from orchestrator import recipe as recipes
 from orchestrator import yamlfile
-from orchestrator.evaluation import command
+from orchestrator.evaluation import command, engine_process
+from orchestrator.evaluation.command import plan_for
+from orchestrator.evaluation.policies import find_policies
 from orchestrator.folder import RunFolder
 from orchestrator.stores import open_store
 from weightstore import publish
+from weightstore.fetch import FetchedVersion
 from weightstore.manifest import WeightVersion
 
 LETTER_A = 3
@@ -114,6 +123,82 @@ def told(place: Path) -> dict[str, Any]:
     assert ended.value.code == 1
     content: dict[str, Any] = json.loads(out.read_text())
     return content
+
+
+class RecordingEngine:
+    """Answers each request with one token at once, and keeps what it was to serve."""
+
+    updates: ClassVar[list[FetchedVersion]] = []
+
+    def __init__(self, config: EngineConfig, *, model_path: str) -> None:
+        self._asked: list[str] = []
+
+    def update(self, fetched: FetchedVersion) -> None:
+        self.updates.append(fetched)
+
+    def add(self, request_id: str, *, tokens: Any, sampling: Any, seed: int) -> None:
+        self._asked.append(request_id)
+
+    def step(self) -> list[Finished]:
+        asked, self._asked = self._asked, []
+        one = {
+            "tokens": np.ones(1, np.int32),
+            "logprobs": np.zeros(1, np.float32),
+            "spans": (),
+            "finish_reason": "stop",
+        }
+        return [Finished(request_id=request_id, **one) for request_id in asked]
+
+    def running(self) -> int:
+        return len(self._asked)
+
+    def free_slots(self) -> int:
+        return 3
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def served(place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
+    """served(policy, …): what the engine's process replies, by an engine that only keeps what it is given."""
+    monkeypatch.setattr(vllm_engine, "VllmEngine", RecordingEngine)
+    monkeypatch.setattr(RecordingEngine, "updates", [])
+
+    def serve(*names: str) -> list[dict[str, Any]]:
+        policies = find_policies([str(place / name) for name in names])
+        recipe = recipes.load(place / "trial.yaml")
+        reply = io.StringIO()
+        request = engine_process.request_of(plan_for(policies, recipe), dict.fromkeys(policies, 0))
+        engine_process.serve(json.loads(json.dumps(request)), reply)
+        return [json.loads(line) for line in reply.getvalue().splitlines()]
+
+    return serve
+
+
+def test_equally_named_versions_of_two_runs_are_kept_apart(
+    place: Path, served: Callable[..., list[dict[str, Any]]]
+) -> None:
+    """The engine knows what it has in its cache by the version's name."""
+    shutil.copytree(place / "runs" / "trial", place / "twin" / "trial")
+    told = served("runs/trial", "twin/trial", "fond")
+    assert len({str(one.manifest.version) for one in RecordingEngine.updates}) == 3
+    assert len({one.manifest.digest() for one in RecordingEngine.updates}) == 1
+    rows = [one["policy"].rpartition("/")[2] for one in told if "row" in one]
+    assert rows == ["trial"] * 48 + ["fond"] * 24
+    assert all(len(one["row"]) == 2 for one in told if "row" in one)
+
+
+def test_damaged_weights_are_refused_and_named(place: Path, served: Callable[..., list[dict[str, Any]]]) -> None:
+    shutil.copytree(place / "runs" / "trial", place / "hurt" / "trial")
+    (shard,) = (place / "hurt" / "trial").rglob("v3/*.safetensors")
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.chmod(0o644)
+    shard.write_bytes(data)
+    (told,) = served("hurt/trial")
+    assert told["error"].startswith(f"POLICY = {place / 'hurt' / 'trial'}: weights/0/e1/v3/shard-00000.safetensors")
+    assert "expected sha256" in told["error"]
+    assert RecordingEngine.updates == []
 
 
 def figures(told: dict[str, Any], name: str) -> dict[str, float]:

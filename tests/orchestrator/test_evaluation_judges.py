@@ -1,18 +1,22 @@
 """Judges: of pairs in both orders, of scores, and behind HTTP on a real loopback server that fails in every way."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import judge_server
+import numpy as np
 import pytest
-from evaluation_records import question
+from evaluation_records import policy, question
 from judge_server import winner
+from orchestrator_folders import write_tokenizer
 
 from orchestrator.errors import EvaluationFailed
 from orchestrator.evaluation import http_judge
 from orchestrator.evaluation.config import JudgeConfig
 from orchestrator.evaluation.judges import Pair, PairJudge, ScoreJudge, both_orders, open_judge, silent
+from orchestrator.evaluation.records import Answer
 
 FUNCTIONS = '''
 """Judges that are of one mind, that favour a place, and that fail."""
@@ -94,12 +98,35 @@ def test_arguments_reach_the_function(functions: str) -> None:
 
 
 def test_a_reward_function_is_a_judge_of_scores(functions: str) -> None:
-    from evaluation_records import policy
-
     judge = opened(function=f"{functions}:length")
     assert isinstance(judge, ScoreJudge)
     answers = [[one.answer for one in row] for row in policy("p", [[("ab", 0), ("", 0)]]).scored]
     assert judge.scores([question("q")], answers, silent) == [[2.0, 0.0]]
+
+
+def test_a_reward_model_scores_the_last_token(tmp_path: Path) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    config = LlamaConfig(
+        vocab_size=31, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=1, num_labels=1
+    )
+    model = LlamaForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path / "reward")
+    write_tokenizer(tmp_path / "reward")
+    write_tokenizer(tmp_path)
+    judge = open_judge(JudgeConfig(model=str(tmp_path / "reward")), model_path=str(tmp_path), threads=1, max_tokens=8)
+    assert isinstance(judge, ScoreJudge)
+    asked = replace(question("q"), tokens=np.array([2, 5, 6], np.int32))
+    rows = [[3, 4, 1], [7], [9, 9, 9, 9]]
+    answers = [
+        [Answer(text="", tokens=np.array(row, np.int32), logprobs=np.zeros(0), finish_reason="stop") for row in rows]
+    ]
+    with torch.inference_mode():
+        expected = [
+            model.score(model.model(torch.tensor([[2, 5, 6, *row]])).last_hidden_state[0, -1]).item() for row in rows
+        ]
+    assert judge.scores([asked], answers, silent)[0] == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize(
