@@ -37,7 +37,10 @@ def card_of(recipe: Recipe, inputs: SftInputs, stage: StageWork, answer: Mapping
 
 
 def refuse_other_result(recipe: Recipe) -> None:
-    """RecipeError: model.path was made by other settings; one without a readable card was not made here, and passes."""
+    """RecipeError: model.path was made by other settings of `sft`; the others may differ, since reinforcement has its own.
+
+    A folder without a readable card was not made here, and passes.
+    """
     out = Path(recipe.model.path)
     try:
         made = json.loads((out / CARD).read_text(encoding="utf-8"))["made_from"]
@@ -47,7 +50,7 @@ def refuse_other_result(recipe: Recipe) -> None:
     lines = [
         f"{key} = {value}: {out} was fine-tuned with {made.get(key)}; set it back, remove the folder, or set another model.path"
         for key, value in settings.items()
-        if made.get(key) != value
+        if key.startswith("sft.") and made.get(key) != value
     ]
     if lines:
         raise RecipeError(lines)

@@ -59,20 +59,24 @@ def open_rows(key: str, one: SourceConfig, config: SftConfig) -> Source:
 
 def _in_own_words(line: str, config: SftConfig) -> str:
     line = line.replace("sft.held_out.path", "sft.held_out_path").replace("sft.held_out.split", "sft.held_out_split")
-    line = line.replace("sft.held_out.", "sft.").replace("sft.metadata.", "sft.").replace("of prompts", "of examples")
+    line = (
+        line.replace("sft.held_out.", "sft.")
+        .replace("sft.metadata.", "sft.")
+        .replace("file of prompts", "file of examples")
+    )
     return line if config.text_column is None else line.replace("sft.prompt_column", "sft.text_column")
 
 
 def read_examples(source: Source, recipe: Recipe, config: SftConfig, model: ModelFolder) -> tuple[Examples, list[str]]:
     """The rows of one path as examples, and the lines of those that are refused."""
-    form, where = form_of(recipe, config, model.tokenizer), source.key.replace("held_out", "held_out_path")
+    form = form_of(recipe, config, model.tokenizer)
+    where = {"sft": "sft.path", "sft.held_out": "sft.held_out_path"}[source.key]
     limit = config.max_tokens or model.context_tokens
     found = Examples(path=source.path, rows=len(source.rows), sha256=source.digest)
     lines: list[str] = []
 
     def refused(index: int, error: object) -> None:
-        key = where if where != "sft" else "sft.path"
-        lines.append(f"{key} = {source.path}: {source.rows.where(index)} {error}")
+        lines.append(f"{where} = {source.path}: {source.rows.where(index)} {error}")
 
     for start in range(0, len(source), ROWS_AT_ONCE):
         marked: dict[int, sft_rows.Marked] = {}

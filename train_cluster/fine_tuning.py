@@ -1,5 +1,6 @@
 """Supervised fine-tuning as ranks run it: from a model folder and examples to a model folder."""
 
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -32,7 +33,8 @@ def run(
     stopping: Callable[[], bool],
     reached: Callable[[str, int], None] = lambda point, step: None,
 ) -> dict[str, Any]:
-    """(collective) Train on the examples in `folder`, from its newest cut; once all steps are done, rank 0 writes `out`.
+    """(collective) Train on the examples in `folder`, from its newest cut; once all steps are done, rank 0 writes `out`,
+    or writes it anew.
 
     `identity`: see StageCuts. `stopping`: ends early, with a cut. ValueError: no examples there, or no such model.
     """
@@ -66,5 +68,6 @@ def run(
         if outcome.finished:
             tensors = dict(whole_tensors(engine))
             if rank == 0:
+                shutil.rmtree(out, ignore_errors=True)  # of ranks that died after they had written it
                 save_folder(out, config.base, tensors)
     return outcome.as_dict()

@@ -1,7 +1,6 @@
 """Fine-tuning before any rank starts: what is read, held out and refused, and what a dry run shows."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +165,9 @@ def test_the_model_is_checked_likewise(recipe, made, tmp_path) -> None:
     assert line.startswith("sft.messages_column = m: the tokenizer of sft.base has no chat template")
     (line,) = lines_of(recipe(model__path=str(made / "base")))
     assert line.startswith(f"model.path = {made / 'base'}: exists, and fine-tuning writes its result there; remove it")
-    shutil.copytree(made / "mute", tmp_path / "endless")
+    (tmp_path / "file").touch()
+    (line,) = lines_of(recipe(model__path=str(tmp_path / "file" / "out")))
+    assert "file is no folder that can be written to; set another model.path" in line
     with pytest.raises(RecipeError, match="sft = null: this recipe describes no fine-tuning; add an sft section"):
         sft_inputs.examine(Recipe.model_validate(sections()))
 
@@ -243,5 +244,6 @@ def test_a_finished_stage_leaves_its_result_and_no_more(recipe) -> None:
     assert left == {"driver.lock", "logs", "reserve", "sft.jsonl"}
     assert (card["examples"], card["steps"], card["data"][0]["rows"]) == (24, 5, 24)
     sft_card.refuse_other_result(asked)
+    sft_card.refuse_other_result(recipe(run__seed=4, training__optimizer={"beta2": 0.95}))
     with pytest.raises(RecipeError, match=r"sft\.epochs = 2: .* was fine-tuned with 1; set it back, remove the folder"):
         sft_card.refuse_other_result(recipe(epochs=2))
