@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Recipe
@@ -27,13 +28,17 @@ def judgement(recipe: Recipe, folder: RunFolder, *, before: Recipe) -> Stage:
         return "done" if made_from is not None and made_from == _identity(recipe, folder) else "new"
 
     def check() -> None:
+        from orchestrator.evaluation.check import refuse
         from orchestrator.evaluation.plan import plan_of
 
-        plan_of(before)
+        plan = plan_of(before)
+        if not _judge_is_to_be_made(recipe):
+            refuse(plan, policies=2)
 
     def carry_out(session: Session, quiet: bool) -> None:
         from orchestrator.evaluation import command, report
         from orchestrator.evaluation.outcome import conclude
+        from orchestrator.evaluation.page import render
 
         policies = _policies(recipe, folder)
         plan = command.plan_for(policies, recipe)
@@ -42,7 +47,8 @@ def judgement(recipe: Recipe, folder: RunFolder, *, before: Recipe) -> Stage:
         if not quiet:
             print("\n".join(report.lines(outcome)))
         content = report.content(outcome, answers=True) | {"made_from": _identity(recipe, folder)}
-        folder.write_json(folder.evaluation, content)
+        folder.write(folder.evaluation.with_suffix(".html"), render(outcome))
+        folder.write_json(folder.evaluation, content)  # last: then all is there
 
     return Stage(
         name="eval",
@@ -52,6 +58,18 @@ def judgement(recipe: Recipe, folder: RunFolder, *, before: Recipe) -> Stage:
         carry_out=carry_out,
         recall=lambda: _recall(folder),
         summary=_summary,
+    )
+
+
+def _judge_is_to_be_made(recipe: Recipe) -> bool:
+    """It is the reward model of a stage before."""
+    judge = recipe.evaluation.judge if recipe.evaluation else None
+    model = Path(judge.model) if judge and judge.model else None
+    return (
+        model is not None
+        and recipe.reward is not None
+        and model.is_relative_to(recipe.reward.out)
+        and not model.exists()
     )
 
 

@@ -93,6 +93,7 @@ def test_a_pipeline_that_is_killed_in_its_run_is_completed_by_the_same_command(w
     assert list(judged["figures"]) == ["start", "whole"]
     assert all(gate["passed"] for gate in judged["gates"])
     assert len(judged["answers"]) == 32
+    assert (run / "evaluation.html").exists()
 
 
 def one_set_of_processes_served_all_stages(run: Path, stages: list[str]) -> None:

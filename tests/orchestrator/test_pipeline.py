@@ -238,3 +238,9 @@ def test_an_evaluation_that_nobody_has_made_asks_for_no_weights(recipe: recipes.
     )
     judged = recipe.model_copy(update={"evaluation": settings})
     assert Pipeline(judged).examine()["eval"] == "new"
+    assert recipe.reward is not None
+    own = settings.model_copy(update={"judge": JudgeConfig(model=recipe.reward.out)})
+    assert Pipeline(recipe.model_copy(update={"evaluation": own})).examine()["eval"] == "new", "it is still to be made"
+    none = settings.model_copy(update={"judge": JudgeConfig(model="nowhere")})
+    with pytest.raises(RecipeError, match=r"evaluation.judge.model = nowhere: there is no such folder"):
+        Pipeline(recipe.model_copy(update={"evaluation": none})).examine()
