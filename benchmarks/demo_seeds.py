@@ -103,8 +103,11 @@ def judge_steps(folder: SeedFolder, settings: Sequence[str]) -> dict[str, Figure
         versions = [f"{folder.run}@{step}" for step in cut_steps(folder.recipe)]
         gates = ["evaluation.gates=[]"]  # they are about the last version alone
         call("headrace", "eval", start, *versions, *settings, *gates, "--recipe", str(folder.recipe), "--out", str(out))
-    figures = json.loads(out.read_text())["figures"]
-    return {"0" if name == start else name.rpartition("@")[2]: found for name, found in figures.items()}
+    judged = json.loads(out.read_text())
+    return {
+        "0" if name == judged["baseline"] else name.rpartition("@")[2]: found
+        for name, found in judged["figures"].items()
+    }
 
 
 def cut_steps(recipe: Path) -> list[int]:
@@ -135,7 +138,7 @@ def results(outcomes: Sequence[Outcome]) -> str:
         ("KL to the SFT policy, nats", *(f"{one.after['kl']:.1f}" for one in outcomes)),
         ("reward model, held-out accuracy", *(percent(one.held_out["accuracy"]) for one in outcomes)),
         ("  95 % interval", *(interval(*one.held_out["accuracy_95"]) for one in outcomes)),
-        ("  score against length", *(f"{one.held_out['length']['correlation']:+.2f}" for one in outcomes)),
+        ("  score against length", *(f"{one.held_out['length']['pearson']:+.2f}" for one in outcomes)),
         *((f"{stage}, s", *(f"{one.seconds[stage]:.0f}" for one in outcomes)) for stage in STAGES),
         ("all, s", *(f"{sum(one.seconds.values()):.0f}" for one in outcomes)),
         ("gate", *("passed" if one.passed else "**failed**" for one in outcomes)),

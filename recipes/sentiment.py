@@ -19,7 +19,7 @@ from recipes.gold import value
 from recipes.remarks import Opening, opening, remark
 from recipes.words import vocabulary
 
-SFT_REMARKS, PAIRS, TRAIN_PROMPTS, HELD_OUT_PROMPTS = 16384, 6144, 8192, 512
+SFT_REMARKS, PAIRS, TRAIN_PROMPTS, HELD_OUT_PROMPTS = 16384, 8192, 8192, 512
 """Rows of each file."""
 FLIPPED_SHARE = 0.1
 """Of the pairs: labelled the wrong way round, as tired annotators do."""

@@ -26,7 +26,7 @@ def outcome(*, passed: bool) -> demo_seeds.Outcome:
         before=BEFORE,
         after=FIGURES,
         gates=[{"gate": "win_rate>=0.7", "passed": True}, {"gate": "kl<=10", "passed": passed}],
-        held_out={"accuracy": 0.7, "accuracy_95": [0.66, 0.74], "length": {"correlation": -0.05}},
+        held_out={"accuracy": 0.7, "accuracy_95": [0.66, 0.74], "length": {"pearson": -0.05}},
         seconds={"sft": 30.2, "reward": 20.0, "run": 120.4, "export": 1.0, "eval": 25.0},
         by_step={"0": BEFORE, "12": FIGURES},
         answers=[{"prompt": "on monday we had the stew in town :", "answers": {"start": [answer], "demo": [answer]}}],
