@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import Recipe
+from orchestrator.config import Recipe, flatten, resumable
 from orchestrator.console import Console
 from orchestrator.folder import RunFolder
 from orchestrator.session import Session
 from orchestrator.stage import Stage, State, read_result
+from weightstore.manifest import WeightVersion
+from weightstore.pins import BEST, pins
 
 BASELINE = "start"
 """The policy that the run began with, in the tables."""
@@ -80,19 +82,30 @@ def _policies(recipe: Recipe, folder: RunFolder) -> list[Any]:
         replace(find_policy(recipe.model.path), name=BASELINE),
         replace(find_policy(str(folder.path)), name=folder.run_id),
     ]
-    if (folder.path / "best").is_dir():
+    newest, best = _versions(recipe, folder)
+    if best is not None and best != newest:
         found.append(replace(find_policy(f"{folder.path}@best"), name=f"{folder.run_id}@best"))
     return found
 
 
-def _identity(recipe: Recipe, folder: RunFolder) -> str:
-    """Of all that the figures follow from, but for packages and the machine."""
+def _versions(recipe: Recipe, folder: RunFolder) -> tuple[WeightVersion, WeightVersion | None]:
+    """The newest, and the best by the run's own evaluation where it has any."""
     from orchestrator.published import NEWEST, find_version
-    from orchestrator.stores import open_store
+    from orchestrator.stores import LINEAGE, open_store
 
-    sections = (recipe.evaluation, recipe.scoring, recipe.generation, recipe.data)
-    content: list[Any] = [section.model_dump(mode="json") for section in sections if section is not None]
-    content.append(str(find_version(open_store(recipe, folder), folder, NEWEST)))
+    store = open_store(recipe, folder)
+    return find_version(store, folder, NEWEST), pins(store, lineage=LINEAGE).get(BEST)
+
+
+def _identity(recipe: Recipe, folder: RunFolder) -> str:
+    """Of all that the figures follow from, but for the content of files, packages and the machine."""
+    settings = {
+        key: value
+        for key, value in flatten(recipe).items()
+        if (section := key.partition(".")[0]) == "evaluation"
+        or (section in ("scoring", "generation", "data") and not resumable(key))
+    }
+    content = [settings, *map(str, _versions(recipe, folder))]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from orchestrator_folders import LETTERS, a_run, sections, write_model, write_rows
 
-from orchestrator import cli, pipeline, yamlfile
+from orchestrator import cli, judgement, pipeline, yamlfile
 from orchestrator import recipe as recipes
 from orchestrator.errors import RunFailed
 from orchestrator.evaluation.config import EvaluationConfig, JudgeConfig
@@ -19,6 +19,9 @@ from orchestrator.pipeline import Pipeline, table
 from orchestrator.recipe import RecipeError
 from orchestrator.stage import Stage, Stopped
 from orchestrator.stages import stages_of
+from orchestrator.stores import open_store
+from weightstore.manifest import WeightVersion
+from weightstore.publish import record_newest
 
 
 class Trial:
@@ -244,3 +247,28 @@ def test_an_evaluation_that_nobody_has_made_asks_for_no_weights(recipe: recipes.
     none = settings.model_copy(update={"judge": JudgeConfig(model="nowhere")})
     with pytest.raises(RecipeError, match=r"evaluation.judge.model = nowhere: there is no such folder"):
         Pipeline(recipe.model_copy(update={"evaluation": none})).examine()
+
+
+def test_an_evaluation_is_made_again_when_weights_or_settings_are_others(recipe: recipes.Recipe) -> None:
+    settings = EvaluationConfig(
+        path=recipe.data.path, judge=JudgeConfig(function="score_cluster.functions:exact_match")
+    )
+    judged = recipe.model_copy(update={"evaluation": settings})
+    folder = RunFolder(Path(recipe.run.root) / recipe.run.name)
+    folder.create()
+
+    def publish(number: int) -> None:
+        version = WeightVersion(lineage=0, epoch=1, number=number)
+        record_newest(open_store(recipe, folder), version, run_epoch=number)
+
+    publish(3)
+    folder.write_json(folder.evaluation, {"made_from": judgement._identity(judged, folder)})
+    assert state(judged, "eval") == "done"
+    more = judged.scoring.model_copy(update={"workers": 2})
+    assert state(judged.model_copy(update={"scoring": more}), "eval") == "done", "no figure follows from it"
+    warmer = judged.generation.model_copy(update={"temperature": 0.7})
+    assert state(judged.model_copy(update={"generation": warmer}), "eval") == "new"
+    longer = settings.model_copy(update={"limit": 7})
+    assert state(judged.model_copy(update={"evaluation": longer}), "eval") == "new"
+    publish(4)
+    assert state(judged, "eval") == "new"
