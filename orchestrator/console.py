@@ -52,9 +52,9 @@ class Console:
         else:
             self.say(f"step {report['step']:.0f}/{steps}  {note}{'  ' * bool(left)}{left}")
 
-    def progress(self, description: str, *, completed: int, total: int, note: str) -> None:
+    def progress(self, description: str, *, completed: int, total: int, note: str, unit: str = "step") -> None:
         """Other long work, whenever there is more of it; without a terminal a line for each tenth."""
-        left = self._pace.left(completed, total, now=time.monotonic())
+        left = self._pace.left(completed, total, now=time.monotonic(), unit=unit)
         if self._live:
             self._progress.update(
                 self._task, description=description, completed=completed, total=total, note=note, left=left
@@ -85,7 +85,7 @@ class Pace:
     def __init__(self) -> None:
         self._seen: deque[tuple[int, float]] = deque(maxlen=_PACE_STEPS)
 
-    def left(self, step: int, steps: int, *, now: float) -> str:
+    def left(self, step: int, steps: int, *, now: float, unit: str = "step") -> str:
         """After `step` of `steps`, at `now` seconds; "" while there is nothing to go by, or nothing left."""
         if self._seen and step <= self._seen[-1][0]:  # ranks that were restarted train some steps again
             self._seen.clear()
@@ -95,7 +95,7 @@ class Pace:
         if not trained or step >= steps:
             return ""
         per_step = (now - began) / trained
-        return f"{per_step:.2g} s/step, {_duration(per_step * (steps - step))} left"
+        return f"{per_step:.2g} s/{unit}, {_duration(per_step * (steps - step))} left"
 
 
 def _duration(seconds: float) -> str:

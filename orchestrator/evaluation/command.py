@@ -101,7 +101,7 @@ def evaluate(plan: Plan, policies: Sequence[Policy], *, console: Console) -> Com
     streams = {one: BASELINE if one is policies[0] else CHALLENGER for one in policies}
 
     def drawn(name: str, done: int, total: int) -> None:
-        console.progress(f"answers of {name}", completed=done, total=total, note="")
+        console.progress(f"answers of {name}", completed=done, total=total, note="", unit="answer")
 
     found: dict[str, Any] = {}
     evaluator: Evaluator | None = None
@@ -114,7 +114,7 @@ def evaluate(plan: Plan, policies: Sequence[Policy], *, console: Console) -> Com
     assert evaluator is not None
 
     def judged(done: int, total: int) -> None:
-        console.progress("judging", completed=done, total=total, note="")
+        console.progress("judging", completed=done, total=total, note="", unit="prompt")
 
     baseline, *others = [evaluator.score(one.name, found[one.name], progress=judged) for one in policies]
     return evaluator.compare(baseline, others, progress=judged)

@@ -41,7 +41,7 @@ def render(outcome: Outcome) -> str:
     title = escape(f"Evaluation of {', '.join(names.values())}")
     drawing = plan.drawing
     about = (
-        f"{len(plan.questions)} held-out prompts x {drawing.samples} answers at temperature {drawing.temperature:g}, at most "
+        f"{len(plan.questions)} held-out prompts x {drawing.samples} answer{'s' * (drawing.samples > 1)} at temperature {drawing.temperature:g}, at most "
         f"{drawing.max_tokens} tokens, seed {drawing.seed}; judged by {comparison.judge}"
     )
     kinds = "".join(
@@ -184,7 +184,7 @@ def _samples(outcome: Outcome, names: Mapping[str, str]) -> Iterator[str]:
 def _sample(comparison: Comparison, policy: PolicyAnswers, number: int) -> str:
     one = policy.scored[number][0]
     told = {"score": one.score, "reward": one.reward, "KL": one.kl}
-    facts = [f"{name} {value:.2f}" for name, value in told.items() if value is not None]
+    facts = [f"{name} {number(value, '.2f')}" for name, value in told.items() if value is not None]
     won = comparison.won.get(policy.name)
     winner = ' class="winner"' if won is not None and won[number] > 0.5 else ""
     ended = " …" * (one.answer.finish_reason == "length")

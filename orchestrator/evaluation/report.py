@@ -49,7 +49,7 @@ def lines(outcome: Outcome) -> Iterator[str]:
     comparison, plan = outcome.comparison, outcome.plan
     drawing = plan.drawing
     yield (
-        f"{len(plan.questions)} prompts x {drawing.samples} answers at temperature {drawing.temperature:g}, "
+        f"{len(plan.questions)} prompts x {drawing.samples} answer{'s' * (drawing.samples > 1)} at temperature {drawing.temperature:g}, "
         f"judged by {comparison.judge}"
     )
     yield from table(comparison)
@@ -91,7 +91,13 @@ def rows(columns: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, str, str
 
 
 def cell(figures: Mapping[str, float], key: str, form: str) -> str:
-    return format(figures[key], form) if key in figures else ""
+    return number(figures[key], form) if key in figures else ""
+
+
+def number(value: float, form: str) -> str:
+    """Nothing is minus zero."""
+    shown = format(value, form)
+    return shown if any(digit in shown for digit in "123456789") else shown.replace("-", "")
 
 
 def category_table(comparison: Comparison) -> Iterator[str]:
