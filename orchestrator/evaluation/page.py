@@ -6,6 +6,7 @@ from html import escape
 import numpy as np
 
 from orchestrator.evaluation import figures as fg
+from orchestrator.evaluation import report
 from orchestrator.evaluation.evaluator import Comparison
 from orchestrator.evaluation.outcome import Outcome
 from orchestrator.evaluation.records import PolicyAnswers, Scored
@@ -184,7 +185,7 @@ def _samples(outcome: Outcome, names: Mapping[str, str]) -> Iterator[str]:
 def _sample(comparison: Comparison, policy: PolicyAnswers, number: int) -> str:
     one = policy.scored[number][0]
     told = {"score": one.score, "reward": one.reward, "KL": one.kl}
-    facts = [f"{name} {number(value, '.2f')}" for name, value in told.items() if value is not None]
+    facts = [f"{name} {report.number(value, '.2f')}" for name, value in told.items() if value is not None]
     won = comparison.won.get(policy.name)
     winner = ' class="winner"' if won is not None and won[number] > 0.5 else ""
     ended = " …" * (one.answer.finish_reason == "length")
