@@ -7,7 +7,6 @@ A rank that fails in an operation is of no more use: all ranks end and start ane
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -15,20 +14,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experience.buffer import ExperienceBuffer
 from experience.config import PacingConfig
 from experience.ledger import Ledger
 from experience.schema import BatchRecord, Controls
-from train_cluster import checkpoint, distributed, fine_tuning, metrics, reward_training
+from train_cluster import checkpoint, distributed, metrics
 from train_cluster.compose import Composer
 from train_cluster.config import HISTORY_STEPS, TrainingConfig
 from train_cluster.publication import Publisher, weights_digest
-from train_cluster.reward_config import RewardTrainingConfig
-from train_cluster.sft_config import SftConfig
 from train_cluster.snapshot import Writer, agree_on_cut, load, snapshot
-from train_cluster.supervised import StageReport
+from train_cluster.stage_rank import StageRank
 from train_cluster.trained import TrainedModels
 from weightstore import retention
 from weightstore.blobs import BlobStore
@@ -44,8 +39,8 @@ NO_VERSION = -1
 """Before the first publication."""
 
 
-class TrainerRank:
-    """The learner on its share of the model, with what feeds it, publishes it and saves it."""
+class TrainerRank(StageRank):
+    """The learner on its share of the models, with what feeds it, publishes it and saves it."""
 
     def __init__(
         self,
@@ -75,17 +70,23 @@ class TrainerRank:
     ) -> None:
         """`buffer`: on rank 0 of a run; None elsewhere, and in a replay. `critic_path`: where PPO's critic starts from, unless
         it is model_path. `drop_after_s`: see Composer. `interface`: see `distributed.join`."""
+        super().__init__(
+            rank=rank,
+            world_size=world_size,
+            master_addr=master_addr,
+            master_port=master_port,
+            interface=interface,
+            config=config,
+            seed=seed,
+            reached=reached,
+        )
         self._lineage, self._epoch = lineage, epoch
-        self._rank, self._world_size = rank, world_size
-        self._master_addr, self._master_port, self._interface = master_addr, master_port, interface
-        self._config, self._store_config = config, store_config
-        self._model_path, self._random_init, self._seed = Path(model_path), random_init, seed
+        self._store_config = store_config
+        self._model_path, self._random_init = Path(model_path), random_init
         self._critic_path = Path(critic_path) if critic_path is not None else None
         self._config_hash = config_hash
         self._store, self._ledger = store, ledger
         self._max_staleness = pacing.max_staleness
-        self._reached = reached
-        self._cancelled = threading.Event()
         self._resources = ExitStack()
         """What the model in hand holds open."""
         self._composer = (
@@ -113,25 +114,15 @@ class TrainerRank:
         self._torn = False
         """True inside a step, and for good after one that failed: the weights are those of no step."""
         self._cursors: Mapping[str, int] = {"prompts": 0}
-        self._doing = "starting"
-        self._fine_tuning: Mapping[str, Any] = {}
 
     # -- start -------------------------------------------------------------------------------------------------------
     def setup(self, cut_step: int | None = None, fine_tune: bool = False) -> dict[str, Any]:
         """(collective) Join, and load the newest whole cut, or that of `cut_step`; without any, begin by writing cut 0.
 
-        `fine_tune`: only join; `sft` brings its own model. ValueError: no cut is whole, and the ledger no longer reaches
+        `fine_tune`: only join; a stage brings its own model. ValueError: no cut is whole, and the ledger no longer reaches
         back to batch 1.
         """
-        torch.set_num_threads(self._config.threads)
-        distributed.join(
-            rank=self._rank,
-            world_size=self._world_size,
-            master_addr=self._master_addr,
-            master_port=self._master_port,
-            interface=self._interface,
-            timeout_s=self._config.collective_timeout_s,
-        )
+        self._join()
         if fine_tune:
             self._resources.close()
             return {"step": 0}
@@ -221,10 +212,6 @@ class TrainerRank:
         assert self._composer is not None
         self._composer.let_go()
 
-    def cancel(self) -> None:
-        """End a `compose` that waits; a stage stops after its step, with a checkpoint."""
-        self._cancelled.set()
-
     def train(self, number: int) -> dict[str, Any]:
         """(collective) Train committed batch `number`, which must be the next; the step's report."""
         self._check()
@@ -307,69 +294,11 @@ class TrainerRank:
         return weights_digest(self._models.policy)
 
     # -- the rest ----------------------------------------------------------------------------------------------------
-    def sft(
-        self,
-        config: SftConfig | Mapping[str, Any],
-        out: str,
-        folder: str,
-        identity: str,
-    ) -> dict[str, Any]:
-        """(collective) Fine-tune `config.base` and write the result as a Hugging Face folder; after `setup(fine_tune=True)`.
-
-        `folder` holds the examples (sft_data) and what there is of the same `identity`, with which it goes on; `cancel` has
-        it stop with a checkpoint there.
-        """
-        self._doing = "sft"
-        return fine_tuning.run(
-            SftConfig.model_validate(config),
-            Path(out),
-            folder=Path(folder),
-            identity=identity,
-            training=self._config,
-            rank=self._rank,
-            world_size=self._world_size,
-            seed=self._seed,
-            progress=self._progress,
-            stopping=self._cancelled.is_set,
-            reached=self._reached,
-        )
-
-    def reward(
-        self,
-        config: RewardTrainingConfig | Mapping[str, Any],
-        draft: str,
-        folder: str,
-        identity: str,
-        chat_template: bool = False,
-        system_prompt: str | None = None,
-    ) -> dict[str, Any]:
-        """(collective) Train the reward model, or the members of an ensemble, and write `draft`; after
-        `setup(fine_tune=True)`. Goes on from what `folder` holds of the same `identity`; `cancel` has it stop.
-        """
-        self._doing = "reward"
-        job = reward_training.Job(
-            config=RewardTrainingConfig.model_validate(config),
-            training=self._config,
-            seed=self._seed,
-            chat_template=chat_template,
-            system_prompt=system_prompt,
-            identity=identity,
-            folder=Path(folder),
-            draft=Path(draft),
-        )
-        return reward_training.run(
-            job,
-            rank=self._rank,
-            world_size=self._world_size,
-            progress=self._reward_progress,
-            stopping=self._cancelled.is_set,
-        )
-
     def status(self) -> dict[str, Any]:
         """Raises what failed in the background: a rank that is asked for nothing more would keep it to itself."""
         for check in self._background:
             check()
-        return {"step": self._step, "doing": self._doing, **self._fine_tuning}
+        return {"step": self._step, "doing": self._doing, **self._stage}
 
     def close(self) -> None:
         """Give up what is still being written, and leave the group."""
@@ -385,13 +314,6 @@ class TrainerRank:
             raise ValueError(f"step {self._step + 1} failed half-way: start the ranks anew from a checkpoint")
         if number is not None and number != self._step:
             raise ValueError(f"step {number} was asked for, but the weights are those of step {self._step}")
-
-    def _progress(self, report: StageReport) -> None:
-        self._fine_tuning = report.as_dict()
-        self._reached("stage.step", report.step)
-
-    def _reward_progress(self, entry: Mapping[str, Any]) -> None:
-        self._fine_tuning = entry
 
 
 def _summary(record: BatchRecord) -> dict[str, Any]:

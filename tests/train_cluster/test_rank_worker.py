@@ -220,6 +220,7 @@ def test_the_end_is_bit_identical_to_an_undisturbed_run(folder: Path) -> None:
 def test_answers_are_plain_and_say_what_was_done(folder: Path) -> None:
     found = json.loads((folder / "finished.json").read_text())
     assert found["status"] == {"step": 3, "doing": "idle"}
+    assert set(found["setup"]["parameters"]) == {"policy", "critic"}
     assert min(found["setup"]["parameters"].values()) > 1000
     assert found["published"]["number"] == found["saved"]["step"] == STEPS
     assert found["published"]["bytes"] > 0

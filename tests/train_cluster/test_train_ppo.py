@@ -202,6 +202,18 @@ def test_resume_of_both_models_is_bit_identical(model_folder: Path) -> None:
     assert resumed.state() == learner.state()
 
 
+def test_values_and_returns_know_no_dropout(model_folder: Path) -> None:
+    reports = []
+    for dropout in (0.0, 0.3):
+        config = changed(attention_dropout=dropout)
+        reports.append(
+            critic_of(a_learner(model_folder, config).step(a_record(1, [random_group(i) for i in range(2)])))
+        )
+    assert reports[0].value_mean == reports[1].value_mean
+    assert reports[0].return_mean == reports[1].return_mean
+    assert reports[0].grad_norm != reports[1].grad_norm
+
+
 def test_in_the_warm_up_only_the_critic_moves(model_folder: Path) -> None:
     config = changed(warmup_steps=2)
     policy, critic = engines(model_folder, config)
