@@ -29,6 +29,9 @@ SIDE_BY_SIDE = 4
 """Prompts whose answers are shown: the first ones, not picked."""
 STAGES = ("sft", "reward", "run", "export", "eval")
 
+GATE_FAILED = 1
+"""Exit code of a pipeline that says so, once all its stages are done."""
+
 Figures = Mapping[str, float]
 
 
@@ -81,7 +84,8 @@ def carry_out(seed: int, folder: SeedFolder) -> Outcome:
     if not (data / "sft.jsonl").exists():  # written last
         call("python", "-m", "recipes.sentiment", "prepare", str(data), "--seed", str(seed))
     settings = [f"run.seed={seed}", f"evaluation.seed={seed}", f"run.root={folder.runs}"]
-    stages = json.loads(call("headrace", "pipeline", str(folder.recipe), *settings, "--json"))["stages"]
+    pipeline = call("headrace", "pipeline", str(folder.recipe), *settings, "--json", codes=(0, GATE_FAILED))
+    stages = json.loads(pipeline)["stages"]
     judged = json.loads((folder.run / "evaluation.json").read_text())
     return Outcome(
         seed=seed,
@@ -119,11 +123,14 @@ def cut_steps(recipe: Path) -> list[int]:
     return list(range(loaded.run.steps, 0, -checkpoint.interval_steps))[: checkpoint.keep][::-1]
 
 
-def call(program: str, *arguments: str) -> str:
-    """Its standard output; what it says of its progress goes to ours."""
+def call(program: str, *arguments: str, codes: Sequence[int] = (0,)) -> str:
+    """Its standard output; what it says of its progress goes to ours. CalledProcessError: another code, or no output."""
     command = [str(Path(sys.executable).with_name(program)), *arguments]
-    print("$", " ".join(command[:1] + list(arguments)), file=sys.stderr, flush=True)
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    print("$", program, *arguments, file=sys.stderr, flush=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode not in codes or (done.returncode and not done.stdout):
+        raise subprocess.CalledProcessError(done.returncode, command)
+    return done.stdout
 
 
 def results(outcomes: Sequence[Outcome]) -> str:
