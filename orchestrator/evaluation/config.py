@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from orchestrator.data.config import OneSource
 from orchestrator.evaluation.keys import KEYS, is_figure
+from score_cluster.http_address import url_problem
 
 GATE = re.compile(
     r"\s*(?P<key>[A-Za-z_][\w.@ -]*?)\s*(?P<sign>>=|<=|>|<)\s*(?P<bound>[-+]?\d+(\.\d*)?([eE][-+]?\d+)?)\s*"
@@ -50,10 +51,8 @@ class JudgeConfig(BaseModel):
     @field_validator("url")
     @classmethod
     def _is_an_address(cls, url: str | None) -> str | None:
-        if url is not None and not re.match(r"https?://[^@/\s]+(/|$)", url):
-            raise ValueError(
-                "must be http://… or https://…, without user and password; use token_variable for a secret"
-            )
+        if url is not None and (problem := url_problem(url)) is not None:
+            raise ValueError(problem.replace(" or token_file", ""))
         return url
 
     @model_validator(mode="after")

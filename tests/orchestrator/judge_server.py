@@ -52,7 +52,7 @@ def running(answer: Callable[[dict[str, Any]], Reply]) -> Iterator[JudgeServer]:
         def log_message(self, *_: object) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    judge.url = f"http://127.0.0.1:{server.server_port}/judge?key=public"
+    judge.url = f"http://127.0.0.1:{server.server_port}/judge"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
