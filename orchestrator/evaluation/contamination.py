@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Recipe
+from orchestrator.data.files import find_files
 from orchestrator.data.rows import parse_row
 from orchestrator.data.source import open_sources
 
@@ -32,12 +33,28 @@ def training_texts(recipe: Recipe) -> Iterator[str]:
             row = source.at(int(index))
             yield from ([row.text] if row.turns is None else [str(turn.get("content")) for turn in row.turns])
     for stage in ("sft", "reward"):
-        path = getattr(getattr(recipe, stage, None), "path", None)
-        if isinstance(path, str):
-            with Path(path).open("rb") as lines:
-                for line in lines:
-                    if line.strip():
-                        yield from _strings(parse_row(line))
+        section = getattr(recipe, stage)
+        if section is not None:
+            yield from _stage_texts(section.path, split=getattr(section, "split", None), field=f"{stage}.path")
+
+
+def _stage_texts(path: str, *, split: str | None, field: str) -> Iterator[str]:
+    """Every text in every row. ValueError: it is no JSON lines."""
+    found = find_files(path, split=split, field=field)
+    if found.kind != "jsonl":
+        raise ValueError(f"{field} = {path}: holds {found.kind}, and only JSONL of earlier stages is looked through")
+    for file in found.files:
+        with file.open("rb") as lines:
+            for line in lines:
+                if line.strip():
+                    yield from _strings(_parsed(line, file))
+
+
+def _parsed(line: bytes, file: Path) -> dict[str, Any]:
+    try:
+        return parse_row(line)
+    except ValueError as error:
+        raise ValueError(f"{file}: a line {error}") from error
 
 
 def warning(recipe: Recipe, prompts: Sequence[str]) -> str:

@@ -193,6 +193,8 @@ def test_training_texts_of_a_recipe_warn(tmp_path: Path) -> None:
     assert contamination.warning(recipe, prompts).startswith("3 of 4 prompts share more than 80%")
     assert '"seen one"' in contamination.warning(recipe, prompts)
     assert contamination.warning(recipe, ["new"]) == ""
+    write_rows(tmp_path / "s.jsonl", ["no json"])
+    assert "s.jsonl: a line is not JSON" in contamination.warning(recipe, ["new"])
     (tmp_path / "s.jsonl").unlink()
     assert "cannot be told" in contamination.warning(recipe, ["new"])
 
