@@ -1,6 +1,6 @@
 """The demo from three seeds, whole: does reinforcement from a reward model win by a judge that it never saw?
 
-    python -m benchmarks.demo_seeds                       seeds 0, 1 and 2, one after another, 15 minutes, tables
+    python -m benchmarks.demo_seeds                       seeds 0, 1 and 2, one after another, 20 minutes, tables
     python -m benchmarks.demo_seeds --write docs/demo.md --svg docs/demo.svg
 
 Each seed has a folder of its own, in which data, models and run are made as by `make demo`, with the recipe as it ships.
@@ -22,6 +22,8 @@ from benchmarks import section
 
 RECIPE = Path("recipes/demo.yaml")
 RUN = "demo"
+UNBOUND_STEPS = 60
+"""Of the run without a penalty: long enough to see what becomes of it."""
 SEEDS = (0, 1, 2)
 BASELINE = "start"
 """What the pipeline calls the policy that the run began with."""
@@ -53,6 +55,10 @@ class SeedFolder:
     def run(self) -> Path:
         return self.runs / RUN
 
+    def settings(self, seed: int) -> list[str]:
+        """What differs from the recipe as it ships."""
+        return [f"run.seed={seed}", f"evaluation.seed={seed}", f"run.root={self.runs}"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
@@ -83,9 +89,8 @@ def carry_out(seed: int, folder: SeedFolder) -> Outcome:
     data = folder.runs / "demo-data"
     if not (data / "sft.jsonl").exists():  # written last
         call("python", "-m", "recipes.sentiment", "prepare", str(data), "--seed", str(seed))
-    settings = [f"run.seed={seed}", f"evaluation.seed={seed}", f"run.root={folder.runs}"]
-    pipeline = call("headrace", "pipeline", str(folder.recipe), *settings, "--json", codes=(0, GATE_FAILED))
-    stages = json.loads(pipeline)["stages"]
+    arguments = [str(folder.recipe), *folder.settings(seed), "--json"]
+    stages = json.loads(call("headrace", "pipeline", *arguments, codes=(0, GATE_FAILED)))["stages"]
     judged = json.loads((folder.run / "evaluation.json").read_text())
     return Outcome(
         seed=seed,
@@ -94,19 +99,31 @@ def carry_out(seed: int, folder: SeedFolder) -> Outcome:
         gates=judged["gates"],
         held_out=json.loads((folder.runs / "demo-reward" / "reward_card.json").read_text())["held_out"],
         seconds={stage["stage"]: stage["seconds"] for stage in stages},
-        by_step=judge_steps(folder, settings),
+        by_step=judge_steps(folder, seed, run=folder.run, last=load_steps(folder.recipe)),
         answers=judged["answers"][:SIDE_BY_SIDE],
     )
 
 
-def judge_steps(folder: SeedFolder, settings: Sequence[str]) -> dict[str, Figures]:
+def run_unbound(folder: SeedFolder, seed: int) -> dict[str, Figures]:
+    """The same from the same start without a penalty of KL, and for longer: figures by step."""
+    from orchestrator.folder import RunFolder
+
+    run = folder.runs / "unbound"
+    if not RunFolder(run).recipe.exists():
+        settings = [*folder.settings(seed), f"run.name={run.name}", f"run.steps={UNBOUND_STEPS}"]
+        call("headrace", "run", str(folder.recipe), *settings, "training.kl.where=none")
+    elif RunFolder(run).read_status().get("state") != "completed":
+        call("headrace", "resume", str(run))
+    return judge_steps(folder, seed, run=run, last=UNBOUND_STEPS)
+
+
+def judge_steps(folder: SeedFolder, seed: int, *, run: Path, last: int) -> dict[str, Figures]:
     """The gold judge's figures of each version that a checkpoint kept, the initial policy first as step 0."""
-    out = folder.path / "by-step.json"
-    start = str(folder.runs / "demo-sft")
+    out = folder.path / f"by-step-{run.name}.json"
     if not out.exists():
-        versions = [f"{folder.run}@{step}" for step in cut_steps(folder.recipe)]
-        gates = ["evaluation.gates=[]"]  # they are about the last version alone
-        call("headrace", "eval", start, *versions, *settings, *gates, "--recipe", str(folder.recipe), "--out", str(out))
+        policies = [str(folder.runs / "demo-sft"), *(f"{run}@{step}" for step in cut_steps(folder.recipe, last))]
+        settings = [*folder.settings(seed), "evaluation.gates=[]"]  # gates are about the demo's last version alone
+        call("headrace", "eval", *policies, *settings, "--recipe", str(folder.recipe), "--out", str(out))
     judged = json.loads(out.read_text())
     return {
         "0" if name == judged["baseline"] else name.rpartition("@")[2]: found
@@ -114,13 +131,18 @@ def judge_steps(folder: SeedFolder, settings: Sequence[str]) -> dict[str, Figure
     }
 
 
-def cut_steps(recipe: Path) -> list[int]:
-    """Steps of the checkpoints that a finished run keeps."""
+def load_steps(recipe: Path) -> int:
     from orchestrator.recipe import load
 
-    loaded = load(recipe)
-    checkpoint = loaded.training.checkpoint
-    return list(range(loaded.run.steps, 0, -checkpoint.interval_steps))[: checkpoint.keep][::-1]
+    return load(recipe).run.steps
+
+
+def cut_steps(recipe: Path, last: int) -> list[int]:
+    """Steps of the checkpoints that a run of the recipe keeps when it has ended after step `last`."""
+    from orchestrator.recipe import load
+
+    checkpoint = load(recipe).training.checkpoint
+    return list(range(last, 0, -checkpoint.interval_steps))[: checkpoint.keep][::-1]
 
 
 def call(program: str, *arguments: str, codes: Sequence[int] = (0,)) -> str:
@@ -153,18 +175,29 @@ def results(outcomes: Sequence[Outcome]) -> str:
     return section.table(["", *(f"seed {one.seed}" for one in outcomes)], rows)
 
 
-def steps_table(outcomes: Sequence[Outcome]) -> str:
+def steps_table(by_seed: Mapping[str, Mapping[str, Figures]]) -> str:
     """Gold beside the reward model's opinion, by step: where they part, the reward model is being fooled."""
-    head = ["step", *(f"seed {one.seed}: win rate, gold, score, KL, 3-grams" for one in outcomes)]
-    steps = sorted({step for one in outcomes for step in one.by_step}, key=int)
-    return section.table(head, [(step, *(at_step(one, step) for one in outcomes)) for step in steps])
+    rows = [
+        (name, step, *at_step(found, by_step["0"]))
+        for name, by_step in by_seed.items()
+        for step, found in sorted(by_step.items(), key=lambda one: int(one[0]))
+    ]
+    head = (
+        "",
+        "step",
+        "win rate by gold",
+        "gold value",
+        "reward model's score",
+        "KL, nats",
+        "distinct 3-grams, of SFT's",
+    )
+    return section.table(head, rows)
 
 
-def at_step(outcome: Outcome, step: str) -> str:
-    found, start = outcome.by_step[step], outcome.by_step["0"]
+def at_step(found: Figures, start: Figures) -> list[str]:
     win = percent(found["win_rate"]) if "win_rate" in found else "–"
     variety = found["distinct_3"] / start["distinct_3"]
-    return f"{win}, {found['score']:.2f}, {found['reward']:.2f}, {found['kl']:.1f}, {variety:.2f}"
+    return [win, *(f"{value:.2f}" for value in (found["score"], found["reward"], found["kl"], variety))]
 
 
 def samples(outcome: Outcome) -> str:
@@ -196,11 +229,16 @@ def main() -> None:
     arguments = parser.parse_args()
     folders = {seed: SeedFolder(path=arguments.root / f"seed-{seed}") for seed in arguments.seeds}
     outcomes = [carry_out(seed, folder) for seed, folder in folders.items()]
-    texts = {"seeds": results(outcomes), "steps": steps_table(outcomes), "samples": samples(outcomes[0])}
+    first = arguments.seeds[0]
+    texts = {
+        "seeds": results(outcomes),
+        "steps": steps_table({f"seed {one.seed}": one.by_step for one in outcomes}),
+        "unbound": steps_table({f"seed {first}": run_unbound(folders[first], first)}),
+        "samples": samples(outcomes[0]),
+    }
     if arguments.svg:
-        run = folders[arguments.seeds[0]].run
-        call("python", "-m", "recipes.curve", str(run / "metrics.jsonl"), str(arguments.svg))
-        texts["steps"] += f"\n\n![reward and KL by step, seed {arguments.seeds[0]}]({arguments.svg.name})"
+        call("python", "-m", "recipes.curve", str(folders[first].run / "metrics.jsonl"), str(arguments.svg))
+        texts["steps"] += f"\n\n![reward and KL by step, seed {first}]({arguments.svg.name})"
     print("\n\n".join(texts.values()))
     if arguments.write:
         for name, text in texts.items():
