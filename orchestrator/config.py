@@ -78,6 +78,14 @@ RESUMABLE_KEYS: Mapping[str, str] = {
     "scoring.workers": "workers are stateless",
     "scoring.groups_per_pass": "grouping of independent forward passes",
     "scoring.reward_timeout_s": "which groups failed is recorded in the ledger",
+    "scoring.rewards.*.timeout_s": "which groups failed is recorded in the ledger",
+    "scoring.rewards.*.budget_s": "which groups failed is recorded in the ledger",
+    "scoring.rewards.*.retries": "which groups failed is recorded in the ledger",
+    "scoring.rewards.*.retry_share": "which groups failed is recorded in the ledger",
+    "scoring.rewards.*.concurrency": "speed only; the scores are recorded in the ledger",
+    "scoring.rewards.*.token_variable": "who asks, not what is answered",
+    "scoring.rewards.*.token_file": "who asks, not what is answered",
+    "scoring.rewards.*.ca_file": "who asks, not what is answered",
     "scoring.poll_interval_s": "idle time only",
     "scoring.threads": "speed only; the scores are recorded in the ledger",
     "training.ranks": "checkpoints load on any world size; recorded per life, and bit-identity ends there",
@@ -102,7 +110,7 @@ RESUMABLE_KEYS: Mapping[str, str] = {
     "store.retry_s": "patience only",
     "store.scratch": "where files pass through, not what is in them",
 }
-"""Key, or section with all below it -> why it may change at a resume. All other keys make the fingerprint."""
+"""Key, or section with all below it -> why it may change at a resume; * = every entry of a list. All other keys make the fingerprint."""
 
 _ABSENT = "(absent)"
 
@@ -119,7 +127,7 @@ def flatten(recipe: Recipe) -> dict[str, Any]:
 
 
 def resumable(key: str) -> bool:
-    parts = key.split(".")
+    parts = ["*" if part.isdecimal() else part for part in key.split(".")]
     return any(".".join(parts[:end]) in RESUMABLE_KEYS for end in range(1, len(parts) + 1))
 
 

@@ -87,3 +87,11 @@ def test_resumable_keys_exist_and_have_reasons():
     assert set(RESUMABLE_KEYS) <= real
     assert all(RESUMABLE_KEYS.values())
     assert {key.split(".")[0] for key in flatten(recipe())} == set(Recipe.model_fields)
+
+
+def test_how_a_remote_judge_is_reached_may_change_and_who_it_is_may_not():
+    judge = {"name": "judge", "kind": "http", "url": "https://judge/x"}
+    old = recipe(scoring__rewards=[judge])
+    assert resume_violations(old, recipe(scoring__rewards=[{**judge, "timeout_s": 3.0, "token_file": "/t"}])) == []
+    (line,) = resume_violations(old, recipe(scoring__rewards=[{**judge, "url": "https://other/x"}]))
+    assert line.startswith("scoring.rewards.0.url = https://other/x: this run was started with https://judge/x")

@@ -199,6 +199,16 @@ def test_what_does_not_fit_the_model_fails_its_group_alone(make: Make, policy_fo
     assert found[1].values == pytest.approx(alone.values, abs=1e-6)
 
 
+def test_each_group_has_the_scores_of_its_own_completions(make: Make, policy_folder: str) -> None:
+    judge = source(policy_folder, path := make())
+    batch = [answers(path, "cba", "a"), answers(path, "xyz" * 5), answers(path, "b", "cc", "ddd")]
+    together = [one.values for one in judge.score(batch) if isinstance(one, Scores)]
+    alone = [one.values for group in batch for one in judge.score([group]) if isinstance(one, Scores)]
+    assert [len(values) for values in together] == [2, 1, 3]
+    for one, other in zip(together, alone, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
 def other_tokenizer(folder: str, *, template: str | None = None) -> None:
     """Number the letters the other way round."""
     file = Path(folder) / "tokenizer.json"
