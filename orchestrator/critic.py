@@ -16,7 +16,7 @@ class CriticFolder:
 
 def critic_folder(recipe: Recipe) -> CriticFolder | None:
     """The one that is named; else the one reward model of the recipe (of an ensemble its first), which knows most of what
-    the critic is to learn; else the policy's own. None: the algorithm has no critic.
+    the critic is to learn, unless it has a tokenizer of its own; else the policy's own. None: the algorithm has no critic.
     """
     algorithm = recipe.training.algorithm
     if not isinstance(algorithm, PpoConfig):
@@ -24,7 +24,7 @@ def critic_folder(recipe: Recipe) -> CriticFolder | None:
     if algorithm.critic.path is not None:
         return CriticFolder(path=algorithm.critic.path, key="training.algorithm.critic.path")
     models = [(i, one) for i, one in enumerate(recipe.scoring.rewards) if isinstance(one, ModelRewardConfig)]
-    if len(models) != 1:
+    if len(models) != 1 or models[0][1].retokenise:  # which of them would be a guess; or it reads other tokens
         return CriticFolder(path=recipe.model.path, key="model.path")
     index, model = models[0]
     key = f"scoring.rewards.{index}.path" if model.path is not None else f"scoring.rewards.{index}.paths.0"

@@ -5,7 +5,7 @@ Nothing is written. Whatever is wrong is refused at once, one line `field = valu
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -112,7 +112,7 @@ def _examine(recipe: Recipe) -> _Findings:
         problems.collect(lambda: _check_reference(recipe, model))
         problems.lines += model_problems(recipe, model)
         problems.lines += periodic.problems(recipe)
-        critic = problems.collect(lambda: _read_critic(recipe, model))
+        critic = problems.collect(lambda: _read_critic(recipe, model, refused=problems.lines))
         stops = problems.collect(lambda: _stop_tokens(recipe, model))
         source = None if overlong else problems.collect(lambda: open_source(recipe, model))
     if source is not None:
@@ -164,9 +164,13 @@ def _check_reference(recipe: Recipe, model: ModelFolder) -> None:
         _check_companion(recipe, model, reference, field="scoring.reference.path", what="reference")
 
 
-def _read_critic(recipe: Recipe, model: ModelFolder) -> ModelFolder | None:
-    """The folder that the critic starts from; None where the algorithm has none. RecipeError: it does not fit the policy."""
+def _read_critic(recipe: Recipe, model: ModelFolder, *, refused: Sequence[str]) -> ModelFolder | None:
+    """The folder that the critic starts from; None where the algorithm has none, or where a line of `refused` names the
+    folder already. RecipeError: it does not fit the policy.
+    """
     folder = critic_folder(recipe)
+    if folder is not None and any(line.startswith(f"{folder.key} = ") for line in refused):
+        return None
     if folder is None or folder.key == "model.path":
         return model if folder else None
     own = "training.algorithm.critic.path"

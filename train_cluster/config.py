@@ -19,8 +19,8 @@ class CriticConfig(BaseModel):
 
     path: str | None = None
     """Folder that it starts from, of a reward model (with its head) or of a language model (with a head of zeros); null =
-    the reward model of scoring.rewards where there is exactly one component of kind model (of an ensemble its first), else
-    model.path."""
+    the reward model of scoring.rewards where there is exactly one component of kind model (of an ensemble its first) that
+    reads the policy's tokens, else model.path."""
     learning_rate: float = Field(default=5e-6, gt=0)
     """Constant. Three times the policy's, since a critic that lags behind its policy misleads it; training.optimizer's
     other settings apply to both."""

@@ -30,6 +30,7 @@ def rewards(*folders: Any) -> list[dict[str, Any]]:
         ({"scoring__rewards": rewards("one")}, "one", "scoring.rewards.1.path"),
         ({"scoring__rewards": rewards(["first", "second"])}, "first", "scoring.rewards.1.paths.0"),
         ({"scoring__rewards": rewards("one", "two")}, "m", "model.path"),  # which of them would be a guess
+        ({"scoring__rewards": [{**rewards("one")[1], "retokenise": True}]}, "m", "model.path"),  # reads other tokens
         (
             {"scoring__rewards": rewards("one"), "training__algorithm": {"critic": {"path": "own"}}},
             "own",

@@ -183,7 +183,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ledger.commit(a_record(number, [random_group(10 * number + i, size=3) for i in range(2)]))
 
     stopped = start_ranks(stopped_in_step_2, 2, folder)
-    stopped[0].join(120)
+    stopped[0].join(240)
     assert join_ranks(stopped, timeout_s=0) == [3, None]
     assert join_ranks(start_ranks(killed_in_step_2, 2, folder)) == [3, -signal.SIGKILL]
     run_ranks(finishes, 2, folder)
