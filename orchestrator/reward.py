@@ -10,15 +10,18 @@ from orchestrator.errors import RunFailed
 from orchestrator.ranks import RankCrew
 from orchestrator.recipe import RecipeError
 from orchestrator.reward_inputs import RewardInputs, examine
+from orchestrator.run import Signals
 from orchestrator.session import Session
 from orchestrator.stage import read_result
-from orchestrator.training_stage import TrainingStage
+from orchestrator.stage_work import StageWork, begun
 
 CARD = "reward_card.json"
+NAME = "reward"
+"""Of the stage."""
 
 
-def stage_of(recipe: Recipe, inputs: RewardInputs) -> TrainingStage:
-    return TrainingStage(recipe, "reward", out=Path(inputs.config.out), made_from=inputs.made_from)
+def stage_of(recipe: Recipe, inputs: RewardInputs) -> StageWork:
+    return StageWork(recipe, NAME, out=Path(inputs.config.out), made_from=inputs.made_from)
 
 
 def state_of(recipe: Recipe) -> Literal["new", "begun", "done"]:
@@ -26,7 +29,7 @@ def state_of(recipe: Recipe) -> Literal["new", "begun", "done"]:
     assert recipe.reward is not None
     out = Path(recipe.reward.out)
     if not out.exists():
-        return "begun" if TrainingStage(recipe, "reward", out=out, made_from={}).begun else "new"
+        return "begun" if begun(recipe, NAME) else "new"
     stage = stage_of(recipe, examine(recipe, afresh=False))
     if read_result(out / CARD).get("hashes", {}).get("config_sha256") != stage.identity:
         raise RecipeError(
@@ -54,7 +57,7 @@ def train_reward(
         where = (str(stage.draft), str(stage.folder.path), stage.identity)
         arguments = (config.model_dump(mode="json"), *where, data.chat_template, data.system_prompt)
         try:
-            with RankCrew(recipe, stage.folder, session=session, fine_tune=True) as crew:
+            with RankCrew(recipe, stage.folder, session=session, fine_tune=True) as crew, Signals(crew, console):
                 answer = crew.carry_out("reward", *arguments, watch=lambda status: _show(console, status))[0]
         except RunFailed as error:
             raise RunFailed(f"{error}; the same command goes on from the newest checkpoint") from error

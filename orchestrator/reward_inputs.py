@@ -18,6 +18,7 @@ from train_cluster.pair_split import member_pairs
 from train_cluster.pair_text import Template
 from train_cluster.pairs import BadPairs
 from train_cluster.reward_config import RewardTrainingConfig
+from train_cluster.schedule import total_steps
 
 FREE_KEYS = frozenset({"base", "path", "held_out_path", "out", "eval_steps", "checkpoint_steps", "checkpoint_s"})
 """Of `reward`: what is noted by its content, and what does not change the weights."""
@@ -33,7 +34,7 @@ class RewardInputs:
     steps: int
     """Of the longest member."""
     made_from: Mapping[str, Any]
-    """See orchestrator.training_stage.TrainingStage."""
+    """See orchestrator.stage_work.StageWork."""
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def _steps(recipe: Recipe, config: RewardTrainingConfig, data: Data) -> int:
         raise RecipeError(
             [f"reward.members = {config.members}: {error}; set reward.members lower, or give more pairs"]
         ) from error
-    return config.epochs * -(-max(sizes) // config.batch_pairs)
+    return total_steps(max(sizes), batch_units=config.batch_pairs, epochs=config.epochs)
 
 
 def _made_from(recipe: Recipe, config: RewardTrainingConfig, data: Data) -> dict[str, Any]:

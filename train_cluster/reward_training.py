@@ -1,6 +1,7 @@
 """Training of reward models as ranks run it: from pairs and a model folder to a folder with its card.
 
-    folder/checkpoints/member-0/ …       cuts of the member in hand, and member-0.jsonl, its steps
+    folder/reward-0.jsonl                what was said of each step of a member; stays
+    folder/checkpoints/member-0/ …       cuts of the member in hand
     folder/checkpoints/finished/0/ …     config.json model.safetensors tokenizer… reward_card.json reward_card.html held_out.jsonl
     draft/                               last, whole: the one model, or 0/ 1/ … and the card and page of all
 
@@ -22,6 +23,7 @@ import numpy as np
 from train_cluster import distributed, supervised
 from train_cluster.config import TrainingConfig
 from train_cluster.engine import TrainEngine
+from train_cluster.journal import Journal
 from train_cluster.pair_data import Data, context_tokens, read_data
 from train_cluster.pair_split import member_pairs, without_margins
 from train_cluster.pair_text import Template
@@ -37,6 +39,9 @@ from train_cluster.zero import ZeroEngine
 
 Progress = Callable[[Mapping[str, Any]], None]
 """A StageReport as a mapping, its `step` and `total` counted over all members, and which `member` it is of."""
+
+Reached = Callable[[str, int], None]
+"""(point, step): where tests inject faults."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +76,15 @@ class Job:
         return int(np.random.SeedSequence([self.seed, member]).generate_state(1, np.uint32)[0])
 
 
-def run(job: Job, *, rank: int, world_size: int, progress: Progress, stopping: Callable[[], bool]) -> dict[str, Any]:
+def run(
+    job: Job,
+    *,
+    rank: int,
+    world_size: int,
+    progress: Progress,
+    stopping: Callable[[], bool],
+    reached: Reached = lambda point, step: None,
+) -> dict[str, Any]:
     """(collective) Train the members that are missing; rank 0 writes them, and at the end the draft.
 
     ValueError: pairs that are bad, or too few. FloatingPointError: a loss or a score that is not finite.
@@ -88,7 +101,7 @@ def run(job: Job, *, rank: int, world_size: int, progress: Progress, stopping: C
         if done:
             continue
         member_rank = _Member(job, data, member, rank=rank, world_size=world_size)
-        outcome = member_rank.train(progress=progress, stopping=stopping)
+        outcome = member_rank.train(progress=progress, stopping=stopping, reached=reached)
         if not outcome.finished:
             return {"finished": False, "member": member, "step": outcome.step, "total": outcome.total}
         distributed.meet()  # nobody reads or writes a cut of it any more
@@ -110,14 +123,21 @@ class _Member:
         self._held_out = split.held_out
         if not config.margins:
             self._pairs, self._held_out = without_margins(self._pairs), without_margins(self._held_out)
-        self._steps = job.work / f"member-{member}.jsonl"
+        self._journal = job.folder / f"reward-{member}.jsonl"
 
-    def train(self, *, progress: Progress, stopping: Callable[[], bool]) -> supervised.Outcome:
+    def train(self, *, progress: Progress, stopping: Callable[[], bool], reached: Reached) -> supervised.Outcome:
         """(collective) From the newest cut; rank 0 writes the finished folder."""
         config, job = self._job.config, self._job
         units, slope = balance_lengths(self._pairs, penalty=config.length_penalty)
         engine = self._engine()
-        with closing(engine), closing(StageCuts(engine, job.cuts(self._member), identity=job.identity)) as cuts:
+
+        def show(report: supervised.StageReport) -> None:
+            self._show(report, progress)
+
+        with (
+            closing(engine),
+            closing(StageCuts(engine, job.cuts(self._member), identity=job.identity, reached=reached)) as cuts,
+        ):
             outcome = supervised.train(
                 engine,
                 PreferenceLoss(centring=config.centring, flip_rate=config.flip_rate),
@@ -128,7 +148,7 @@ class _Member:
                 micro_batch_tokens=job.training.micro_batch_tokens,
                 seed=job.member_seed(self._member),
                 cuts=cuts,
-                progress=lambda report: self._note(report, progress),
+                progress=Journal(self._journal, also=show).add if self._rank == 0 else show,
                 stopping=stopping,
             )
             if outcome.finished:
@@ -147,22 +167,16 @@ class _Member:
             random_init=config.random_init,
         )
         if self._rank == 0:
-            self._steps.parent.mkdir(parents=True, exist_ok=True)
+            self._job.work.mkdir(parents=True, exist_ok=True)
         optimizer = training.optimizer.model_copy(update={"weight_decay": config.weight_decay})
         distributed.meet()  # each rank has read the folder in its own time
         training = training.model_copy(update={"optimizer": optimizer})
         return ZeroEngine(module, config=training, rank=self._rank, world_size=self._world_size)
 
-    def _note(self, report: supervised.StageReport, progress: Progress) -> None:
-        entry = report.as_dict()
-        if self._rank == 0:
-            with self._steps.open("a") as stream:
-                stream.write(json.dumps(entry) + "\n")
-        before = (
-            self._member * report.total
-        )  # disjoint parts may differ by a batch, which a count for people may ignore
+    def _show(self, report: supervised.StageReport, progress: Progress) -> None:
+        before = self._member * report.total  # members may differ by a batch, which a count for people may ignore
         total = self._job.config.members * report.total
-        progress(entry | {"step": before + report.step, "total": total, "member": self._member})
+        progress(report.as_dict() | {"step": before + report.step, "total": total, "member": self._member})
 
     def _write(self, engine: TrainEngine, *, slope: float, steps: int) -> None:
         """(collective)"""
@@ -177,7 +191,7 @@ class _Member:
                 tensors=tensors,
                 held_out=judged,
                 pairs=self._held_out,
-                curve=_curve(self._steps),
+                curve=_curve(self._journal),
             )
 
 
@@ -222,17 +236,14 @@ def _facts(job: Job, data: Data, pairs: Sequence[Pair], *, member: int, steps: i
     )
 
 
-def _curve(steps: Path) -> list[Mapping[str, Any]]:
-    """One entry a step; a step that was trained again after a kill stands there twice, alike."""
-    found: dict[int, Mapping[str, Any]] = {}
-    for line in steps.read_bytes().splitlines():
-        try:
-            report = json.loads(line)
-        except ValueError:  # the last line of a life that was killed as it wrote it; the step came again
-            continue
+def _curve(journal: Path) -> list[Mapping[str, Any]]:
+    """One entry a step."""
+    found: list[Mapping[str, Any]] = []
+    for line in journal.read_text(encoding="utf-8").splitlines():
+        report = json.loads(line)
         held_out = {f"held_out_{name}": value for name, value in report["held_out"].items()}
-        found[report["step"]] = {"step": report["step"], "loss": report["loss"], **report["measures"], **held_out}
-    return [found[step] for step in sorted(found)]
+        found.append({"step": report["step"], "loss": report["loss"], **report["measures"], **held_out})
+    return found
 
 
 def _finish(job: Job) -> dict[str, Any]:

@@ -98,6 +98,7 @@ class StageRank:
             world_size=self._world_size,
             progress=self._reward_progress,
             stopping=self._cancelled.is_set,
+            reached=self._reached,
         )
 
     def _join(self) -> None:
