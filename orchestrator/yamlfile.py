@@ -25,6 +25,9 @@ for _class in (_Loader, _Dumper):  # the dumper must quote whatever the loader w
     )
 
 
+_LINE_BREAKS = "\x85\u2028\u2029"
+
+
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
     seen = set()
     for key, _ in node.value:
@@ -41,6 +44,15 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    """Between double quotes where it holds a line break of Unicode: PyYAML writes it as it is elsewhere, and folds it."""
+    style = '"' if any(character in text for character in _LINE_BREAKS) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def parse(text: str) -> Any:

@@ -254,6 +254,11 @@ def test_yaml_round_trip(value):
     assert yamlfile.parse(yamlfile.render(value)) == value
 
 
+@pytest.mark.parametrize("text", ["a\x85b", "\x85", "\u2028", "a\u2029 b"])
+def test_yaml_keeps_line_breaks_of_unicode(text):
+    assert yamlfile.parse(yamlfile.render({"key": text})) == {"key": text}
+
+
 def test_yaml_numbers_and_dates():
     assert yamlfile.parse("[1e-5, 1E3, -2e+4, 1.5, 1_000, 2020-01-01, '1e-5']") == [
         1e-5,
