@@ -40,10 +40,11 @@ test: test-servers ## the tests (10 minutes)
 faults: test-servers ## the tests that kill parts of a running loop (6 minutes)
 	@$(PYTEST) -m faults
 
-bench: install ## the benchmarks, on an idle machine; rewrites docs/benchmarks.md (20 minutes)
+bench: install ## the benchmarks, on an idle machine; rewrites docs/benchmarks.md (25 minutes)
 	@$(BIN)/python -m benchmarks.startup --write docs/benchmarks.md --svg docs/startup.svg
 	@$(BIN)/python -m benchmarks.overlap --write docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.loop --write docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.ppo_phases --write docs/benchmarks.md
 	@requirements/install smollm2
 	@$(BIN)/python -m benchmarks.scorer --write docs/benchmarks.md
 	@requirements/install trl

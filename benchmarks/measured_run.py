@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,19 @@ class Measured:
         return asdict(self) | {"tokens_per_s": self.tokens_per_s, "useful": self.useful}
 
 
-def measure(recipe: Mapping[str, Any], folder: Path, *, warm: int, steps: int) -> Measured:
-    """Run `recipe` (its run.root must be `folder`), measure `steps` steps after the first `warm`, and stop it cleanly."""
+def measure(
+    recipe: Mapping[str, Any],
+    folder: Path,
+    *,
+    warm: int,
+    steps: int,
+    phases: Mapping[str, str] = PHASES,
+    look: Callable[[], None] = lambda: None,
+) -> Measured:
+    """Run `recipe` (its run.root must be `folder`), measure `steps` steps after the first `warm`, and stop it cleanly.
+
+    `look` is called every POLL_S or so while it runs.
+    """
     name = recipe["run"]["name"]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.yaml"
@@ -88,7 +99,7 @@ def measure(recipe: Mapping[str, Any], folder: Path, *, warm: int, steps: int) -
         began = time.monotonic()
         driver = psutil.Popen(command, stdout=out, stderr=out, env=environment())
         try:
-            run = _Watched(driver, folder / name, out=Path(out.name))
+            run = _Watched(driver, folder / name, out=Path(out.name), look=look)
             run.wait_for(1, limit_s=START_LIMIT_S)
             start_s = time.monotonic() - began
             run.wait_for(warm, limit_s=STEP_LIMIT_S * warm)
@@ -104,7 +115,7 @@ def measure(recipe: Mapping[str, Any], folder: Path, *, warm: int, steps: int) -
         steps=steps,
         tokens=sum(report["tokens_trained"] for report in reports),
         mean_length=sum(report["response_length_mean"] for report in reports) / steps,
-        workers=tuple(_difference(name, before, after) for name in sorted(after.cpu_s)),
+        workers=tuple(_difference(name, before, after, phases) for name in sorted(after.cpu_s)),
         machine_busy_s=after.machine_busy_s - before.machine_busy_s,
         cores=psutil.cpu_count() or 1,
     )
@@ -126,8 +137,8 @@ class _Snapshot:
 
 
 class _Watched:
-    def __init__(self, driver: psutil.Popen, run: Path, *, out: Path) -> None:
-        self._driver, self._run, self._out = driver, run, out
+    def __init__(self, driver: psutil.Popen, run: Path, *, out: Path, look: Callable[[], None]) -> None:
+        self._driver, self._run, self._out, self._look = driver, run, out, look
 
     def reports(self) -> list[dict[str, Any]]:
         """The finished lines of metrics.jsonl, one a step."""
@@ -140,6 +151,7 @@ class _Watched:
         while len(self.reports()) < step:
             if self._driver.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{self._run.name} did not reach step {step}:\n{self._out.read_text()[-2000:]}")
+            self._look()
             time.sleep(POLL_S)
 
     def snapshot(self) -> _Snapshot:
@@ -173,14 +185,14 @@ def _scrape(port: int) -> dict[str, float]:
     return values
 
 
-def _difference(name: str, before: _Snapshot, after: _Snapshot) -> Worker:
+def _difference(name: str, before: _Snapshot, after: _Snapshot, phases: Mapping[str, str]) -> Worker:
     samples = after.samples.get(name, {})
     earlier = before.samples.get(name, {})
     return Worker(
         name=name,
         cpu_s=after.cpu_s[name] - before.cpu_s.get(name, 0.0),
         work_cpu_s=sum(samples.get(metric, 0.0) - earlier.get(metric, 0.0) for metric in WORK),
-        phases={phase: samples[m] - earlier.get(m, 0.0) for m, phase in PHASES.items() if samples.get(m)},
+        phases={phase: samples[m] - earlier.get(m, 0.0) for m, phase in phases.items() if samples.get(m)},
     )
 
 

@@ -260,6 +260,7 @@ class TrainerRank(StageRank):
         cursor of the last trained batch unless given.
         """
         self._check(number)
+        began = time.monotonic()
         taken = snapshot(
             self._models.engines,
             step=number,
@@ -268,6 +269,7 @@ class TrainerRank(StageRank):
             cursors=cursors or self._cursors,
         )
         self._writer.start(taken)
+        logger.info("checkpoint copied", extra={"step": number, "seconds": time.monotonic() - began})
         return {"step": number}
 
     def saved(self, number: int, timeout_s: float) -> dict[str, Any]:
