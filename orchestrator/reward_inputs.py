@@ -185,8 +185,9 @@ def _warnings(recipe: Recipe, config: RewardTrainingConfig, data: Data, steps: i
             f"its peak; set reward.warmup_steps={max(1, steps // 10)}, or give more pairs"
         )
     if len(split.held_out) < FEW_HELD_OUT:
+        key = "held_out_share" if config.held_out_path is None else "held_out_path"
         yield (
-            f"reward.held_out_share = {config.held_out_share}: {len(split.held_out)} held-out pairs tell the accuracy only roughly; "
+            f"reward.{key} = {getattr(config, key)}: {len(split.held_out)} held-out pairs tell the accuracy only roughly; "
             f"{FEW_HELD_OUT} or more are better"
         )
     for key, file in zip(("path", "held_out_path"), data.files, strict=False):
@@ -195,8 +196,8 @@ def _warnings(recipe: Recipe, config: RewardTrainingConfig, data: Data, steps: i
             yield f"{where}: {sum(file.bad.values())} of {file.rows} rows are left out; the first: {file.first_bad}"
         if file.disagreed:
             yield (
-                f"{where}: annotators agree on too few of {file.disagreed} of the {file.several_annotators} rows that have "
-                f"several; these are left out (reward.min_agreement = {config.agreement:g})"
+                f"{where}: in {file.disagreed} of {file.rows} rows fewer than {config.agreement:.0%} of the annotators are for "
+                f"the chosen answer; these are left out (reward.min_agreement; {file.several_annotators} rows have several)"
             )
     if split.overlapping:
         yield (

@@ -69,13 +69,12 @@ class StageWork:
         self._discard()
 
     def _discard(self) -> None:
-        for path in (self._began, *(self.folder.path / name for name in (".scratch", "checkpoints", "epochs"))):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        for name in (".scratch", "checkpoints", "epochs"):
+            if (self.folder.path / name).exists():
+                shutil.rmtree(self.folder.path / name)
         for path in self.folder.path.glob("*.safetensors"):
             path.unlink()
+        self._began.unlink(missing_ok=True)  # last: until then it says what the checkpoints are of
 
     def _refuse_other(self) -> None:
         try:

@@ -59,9 +59,9 @@ class PairFile:
     """Lines that are not blank."""
     pairs: tuple[Pair, ...]
     disagreed: int = 0
-    """Left out, since too few annotators agreed."""
+    """Left out, since too few annotators agreed, or the only one prefers the other answer."""
     several_annotators: int = 0
-    """Rows to which that filter could be applied."""
+    """Rows of which it says how far people agree."""
     bad: Mapping[str, int] = field(default_factory=dict)
     """{kind of problem: rows left out for it}"""
     first_bad: str = ""
@@ -104,7 +104,7 @@ def read_pairs(
     voted = [row for row in good if row.annotators > 1]
     if config.min_agreement is not None and not voted:
         raise BadPairs([_no_annotators(config)])
-    kept = [row for row in good if row.annotators < 2 or row.agreement >= config.agreement]
+    kept = [row for row in good if row.agreement >= config.agreement]
     pairs = _tokenised(kept, template, max_tokens, bad)
     bad.sort(key=lambda one: one[0])
     if bad and config.bad_pairs == "refuse":

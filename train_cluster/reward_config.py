@@ -36,8 +36,8 @@ class RewardTrainingConfig(StageConfig):
     bad_pairs: Literal["refuse", "skip"] = "refuse"
     """What becomes of a row that is malformed, empty, too long, or whose answers are equal: refused, or left out and counted."""
     min_agreement: float | None = Field(default=None, ge=0.5, le=1)
-    """Rows with several annotators of whom fewer agree are left out and counted; null = 0.7 where there are such rows, a
-    number = there must be."""
+    """Rows of whose annotators fewer are for the chosen answer are left out and counted; null = 0.7, a number = there must
+    be rows with several."""
     held_out_share: float = Field(default=0.1, gt=0, lt=1)
     """Share of the prompts that is kept from training, with all pairs of each, and judges the model."""
     held_out_path: str | None = None
@@ -63,5 +63,5 @@ class RewardTrainingConfig(StageConfig):
 
     @property
     def agreement(self) -> float:
-        """The limit in force where a row has several annotators."""
+        """The limit in force where a row has annotators."""
         return AGREEMENT if self.min_agreement is None else self.min_agreement

@@ -249,6 +249,7 @@ def _curve(journal: Path) -> list[Mapping[str, Any]]:
 def _finish(job: Job) -> dict[str, Any]:
     """Rank 0, with all members there: the draft, and what its card says in short."""
     members = [job.finished(member) for member in range(job.config.members)]
+    shutil.rmtree(job.draft, ignore_errors=True)  # of ranks that died while they wrote it
     if len(members) == 1:
         shutil.copytree(members[0], job.draft, copy_function=_link)
     else:

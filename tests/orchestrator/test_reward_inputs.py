@@ -99,7 +99,7 @@ def test_what_is_left_out_is_warned_of(recipe: Any, tmp_path: Path) -> None:
     found = examine(recipe(pairs=pairs, bad_pairs="skip", warmup_steps=9, held_out_path="judged.jsonl"))
     told = "\n".join(found.warnings)
     assert "1 of 8 rows are left out; the first: line 8: no column 'chosen', only prompt" in told
-    assert "annotators agree on too few of 1 of the 1 rows" in told
+    assert "in 1 of 8 rows fewer than 70% of the annotators are for the chosen answer; these are left out" in told
     assert "2 pairs of reward.path have one of its prompts" in told
     assert "reward.warmup_steps = 9: there are 1 steps" in told
 

@@ -240,6 +240,15 @@ def test_whitening_takes_the_scale_of_rewards_out_of_the_policy(model_folder: Pa
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
 
 
+def test_advantages_that_are_all_equal_move_no_policy(model_folder: Path) -> None:
+    """Nothing but rounding is left of them when their mean is taken off, and whitening may not blow that up."""
+    group = random_group(0, longest=1, size=7)
+    equal = dataclasses.replace(group, scores=tuple(dataclasses.replace(s, total=5.3) for s in group.scores))
+    report = a_learner(model_folder, changed(**ONE_UPDATE), head="zeros").step(a_record(1, [equal]))
+    assert critic_of(report).return_mean == pytest.approx(5.3)
+    assert report.grad_norm < 1e-6
+
+
 def test_penalties_are_taken_at_their_tokens(model_folder: Path) -> None:
     """With a critic of zeros and lambda 1 the mean return is that of totals less beta times the KL that is still to come."""
     group = random_group(3, size=3)
