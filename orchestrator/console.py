@@ -1,5 +1,7 @@
 """What a person sees while a run goes on: a bar on a terminal, plain lines anywhere else, nothing with --json."""
 
+import os
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -14,11 +16,22 @@ _PACE_STEPS = 20
 """Enough to smooth checkpoints out, few enough to follow answers that grow longer."""
 
 
+class _Screen(RichConsole):
+    """A console whose reader may go away: Rich would end the process then."""
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more: what is said from here on goes nowhere."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
+
+
 class Console:
     """say(line), stepped(report), waiting(status); use as a context manager."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._rich = RichConsole(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._rich = _Screen(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._live = self._rich.is_terminal and not quiet
         self._progress = Progress(
             TextColumn("{task.description}"),

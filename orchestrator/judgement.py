@@ -115,6 +115,6 @@ def _recall(folder: RunFolder) -> dict[str, Any]:
 
 
 def _summary(made: Mapping[str, Any]) -> str:
-    verdicts = "; ".join(f"{name} is {words}" for name, words in made["verdicts"].items())
+    verdicts = "; ".join(f"{name}: {words}" for name, words in made["verdicts"].items())
     failed = [f"{gate['policy']}: {gate['gate']} ({gate['value']:.4g})" for gate in made["gates"] if not gate["passed"]]
     return verdicts + (f"; FAILED {', '.join(failed)}" if failed else "")

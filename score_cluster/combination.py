@@ -13,6 +13,11 @@ from score_cluster.reward_config import (
 
 Components = Mapping[str, Sequence[float]]
 
+TOTAL = "total"
+"""Names the combination in failures."""
+LARGEST = 3.4028234663852886e38
+"""Of float32, in which the trainer reads totals."""
+
 NO_SPREAD = 1e-5
 """Of a component within its group, relative to its size: below it all values count as equal. Equal texts may differ so much
 by the float sums of different batches, and standardised noise would weigh as much as a real difference."""
@@ -36,6 +41,12 @@ def totals(
         short = shortfall(components[one.component], threshold=one.threshold)
         combined = [total - one.multiplier * missing for total, missing in zip(combined, short, strict=True)]
     return combined
+
+
+def too_large(totals_G: Sequence[float]) -> str | None:
+    """What is wrong with the first total that the trainer could not read: finite components may add up to no number."""
+    odd = next((index for index, total in enumerate(totals_G) if not abs(total) <= LARGEST), None)
+    return None if odd is None else f"the components of completion {odd} combine to {totals_G[odd]:g}"
 
 
 def weighted_sum(components: Components, *, weights: Mapping[str, float]) -> list[float]:

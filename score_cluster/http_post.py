@@ -15,6 +15,16 @@ MOST_BYTES = 4 * 2**20
 _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
+def authorization(token: str) -> str | None:
+    """`Bearer …` of what a variable or a file holds, line ends around it left out; None: no token that a header can carry.
+
+    http.client would quote one with a line break or a letter beyond ASCII in its error.
+    """
+    token = token.strip()
+    fit = bool(token) and token.isascii() and token.isprintable() and " " not in token
+    return f"Bearer {token}" if fit else None
+
+
 class PostFailed(RuntimeError):
     """`transient`: trying again may help."""
 

@@ -15,9 +15,12 @@ from typing import Any
 
 from score_cluster.answers import Answers, RewardFailed, Scores
 from score_cluster.http_address import shown
-from score_cluster.http_post import PostFailed, post
+from score_cluster.http_post import PostFailed, authorization, post
 from score_cluster.retries import RetryBudget, full_jitter
 from score_cluster.reward_config import HttpRewardConfig
+
+_LEAST_S = 0.001
+"""For a try: the wait before it may have taken the rest of the budget, and no socket waits for less than nothing."""
 
 
 class HttpSource:
@@ -60,7 +63,7 @@ class HttpSource:
         started = time.monotonic()
         self._budget.earn()
         for tries in range(1, config.retries + 2):
-            left_s = config.budget_s - (time.monotonic() - started)
+            left_s = max(_LEAST_S, config.budget_s - (time.monotonic() - started))
             try:
                 return post(
                     config.url,
@@ -132,10 +135,10 @@ def _headers(config: HttpRewardConfig) -> dict[str, str]:
         where, token = f"token_variable {config.token_variable}", os.environ.get(config.token_variable, "")
     else:
         return {}
-    token = token.strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
+    value = authorization(token)
+    if value is None:
         raise ValueError(f"reward {config.name!r}: {where} holds no token; put one there, in one line without spaces")
-    return {"Authorization": f"Bearer {token}"}
+    return {"Authorization": value}
 
 
 def _read(config: HttpRewardConfig) -> str:

@@ -51,17 +51,22 @@ class Judge:
                     failed[index] = answer
                 else:
                     given[index][source.name] = answer
-        return [failed[index] if index in failed else self._combined(scores) for index, scores in enumerate(given)]
+        return [
+            failed[index] if index in failed else self._combined(answers.sequence, scores)
+            for index, (answers, scores) in enumerate(zip(batch, given, strict=True))
+        ]
 
     def close(self) -> None:
         for source in self._sources:
             source.close()
 
-    def _combined(self, scores: Mapping[str, Scores]) -> Judgement:
+    def _combined(self, sequence: int, scores: Mapping[str, Scores]) -> Judgement | RewardFailed:
         components = {name: one.values for name, one in scores.items()}
         totals = combination.totals(
             components, weights=self._weights, combine=self._config.combine, constraints=self._config.constraints
         )
+        if (problem := combination.too_large(totals)) is not None:
+            return RewardFailed(component=combination.TOTAL, sequence=sequence, problem=problem)
         measures = {f"{name}.{what}": v for name, one in scores.items() for what, v in one.measures.items()}
         return Judgement(components=components, measures=measures, totals=tuple(totals))
 

@@ -150,7 +150,10 @@ def _check_policy_reads_alike(tokenizer: Any, policy: Any, *, path: str, model_p
 
 
 def _check_alike(tokenizer: Any, first: Any, *, path: str, other: str, field: str) -> None:
-    if difference := tokenizer_difference(tokenizer, first):
+    difference = tokenizer_difference(tokenizer, first)
+    if difference is None and tokenizer.chat_template != first.chat_template:
+        difference = "their chat templates differ"
+    if difference is not None:
         raise ValueError(
             f"{field} = {path}: its tokenizer is not that of {other} ({difference}); "
             "members of an ensemble share one tokenizer, so give the others a component of their own"

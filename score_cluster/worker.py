@@ -1,6 +1,7 @@
 """The scoring worker: completions in, scored groups out; stateless, so it may vanish at any time."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -67,6 +68,8 @@ class ScoringWorker:
         self._keeper = LeaseKeeper(buffer, lease_s)
         self._floor = NoiseFloor(target_nats=kl_target_nats)
         self._reference: Reference | None = None
+        self._reference_is_start = False
+        """The policy began with the same weights, so that what their KL measures is noise."""
         self._status: dict[str, Any] = {"groups": 0, "failures": 0, "last_failure": ""}
 
     def setup(self) -> dict[str, Any]:
@@ -79,6 +82,10 @@ class ScoringWorker:
         if self._config.reference is not None:
             threads = self._config.threads
             self._reference = HfReference(self._config.reference, model_path=self._model_path, threads=threads)
+            folders = {
+                os.path.realpath(path) for path in (self._model_path, self._config.reference.path or self._model_path)
+            }
+            self._reference_is_start = len(folders) == 1
         return {"component_hashes": self._hashes}
 
     def run(self, stop: threading.Event) -> None:
@@ -181,7 +188,8 @@ class ScoringWorker:
         metrics.SAMPLES.inc(sum(len(record.scores) for record in records))
         metrics.TOKENS.inc(sum(len(c.tokens) for record in records for c in record.group.completions))
         metrics.observe_rewards([score for record in records for score in record.scores])
-        self._floor.add(kl_of_version_zero(records))
+        if self._reference_is_start:
+            self._floor.add(kl_of_version_zero(records))
 
     def _give_back(self, lease: Lease, error: ScoringFailed) -> None:
         self._keeper.drop([lease])

@@ -176,6 +176,7 @@ def save_folder(
         (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, partial / "model.safetensors", metadata={"format": "pt"})
+    shutil.copymode(partial / "config.json", partial / "model.safetensors")  # safetensors writes for the owner alone
     partial.rename(out)
 
 

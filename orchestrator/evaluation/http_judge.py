@@ -20,7 +20,7 @@ from orchestrator.errors import EvaluationFailed
 from orchestrator.evaluation.config import JudgeConfig
 from orchestrator.evaluation.judges import Pair, Progress
 from score_cluster.http_address import shown
-from score_cluster.http_post import PostFailed, post
+from score_cluster.http_post import PostFailed, authorization, post
 from score_cluster.retries import full_jitter
 
 FIRST_PAUSE_S = 0.25
@@ -38,13 +38,15 @@ class HttpJudge:
         self.name = shown(config.url)
         self._headers = {"Accept": "application/json"}
         if config.token_variable is not None:
-            token = os.environ.get(config.token_variable)
-            if not token:
+            token = os.environ.get(config.token_variable, "")
+            value = authorization(token)
+            if value is None:
+                reason = "holds no token that a header can carry" if token else "is not set"
                 raise ValueError(
-                    f"evaluation.judge.token_variable = {config.token_variable}: this variable is not set; "
+                    f"evaluation.judge.token_variable = {config.token_variable}: this variable {reason}; "
                     "export it, or set evaluation.judge.token_variable=null"
                 )
-            self._headers["Authorization"] = f"Bearer {token}"
+            self._headers["Authorization"] = value
         self._random = Random()
 
     def prefer(self, pairs: Sequence[Pair], progress: Progress) -> list[float]:

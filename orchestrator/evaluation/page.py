@@ -11,7 +11,7 @@ from orchestrator.evaluation.evaluator import Comparison
 from orchestrator.evaluation.outcome import Outcome
 from orchestrator.evaluation.records import PolicyAnswers, Scored
 from orchestrator.evaluation.report import cell, rows
-from orchestrator.evaluation.verdict import MEANINGFUL, STRONG, verdict
+from orchestrator.evaluation.verdict import MEANINGFUL, STRONG, standing, verdict
 from train_cluster import charts
 from train_cluster.charts import Axes
 
@@ -20,6 +20,8 @@ SHOWN_PROMPTS = 40
 BINS = 24
 COLOURS = ("#667085", "#2563a8", "#b45309", "#207a4c", "#8b3fa8", "#b42318")
 """By policy, the baseline first; a seventh begins anew."""
+_KINDS = {"better": "good", "worse": "bad", "even": "even"}
+"""Of notes, by verdict."""
 
 _STYLE = """
 :root { color-scheme: light; --ink: #1f2733; --soft: #667085; --line: #d7dce3; --green: #207a4c; --red: #b42318; --amber: #b45309 }
@@ -69,7 +71,7 @@ def _notes(outcome: Outcome, names: Mapping[str, str]) -> Iterator[str]:
     first = names[outcome.comparison.baseline]
     for name, figures in outcome.comparison.figures.items():
         if said := verdict(figures):
-            kind = "good" if figures["win_rate_low"] > 0.5 else "bad" if figures["win_rate_high"] < 0.5 else "even"
+            kind = _KINDS[standing(figures)]
             yield f'<div class="note {kind}"><b>{escape(names[name])}</b> against {escape(first)}: {escape(said)}.</div>'
     for line in outcome.warnings:
         yield f'<div class="note doubt">{escape(line)}</div>'

@@ -7,7 +7,8 @@ from orchestrator.errors import EvaluationFailed
 from orchestrator.evaluation import records
 from orchestrator.evaluation.records import Question
 from score_cluster.answers import Answers, RewardFailed, Scores
-from score_cluster.combination import totals
+from score_cluster.combination import TOTAL, too_large, totals
+from score_cluster.judge import ask
 from score_cluster.patience import Patience
 from score_cluster.reward_config import ConstraintConfig, RewardConfig, SumConfig
 from score_cluster.sources import open_sources
@@ -57,14 +58,19 @@ class Rewards:
         batch = [self._asked(index, *one) for index, one in enumerate(zip(questions, answers, strict=True))]
         for start in range(0, len(batch), PROMPTS_PER_PASS):
             part = batch[start : start + PROMPTS_PER_PASS]
-            by_source = {source.name: _scores(source.score(part)) for source in self._sources}
-            found += [self._combined({name: rows[at] for name, rows in by_source.items()}) for at in range(len(part))]
+            by_source = {source.name: _scores(ask(source, part)) for source in self._sources}
+            found += [
+                self._combined(one.sequence, {name: rows[at] for name, rows in by_source.items()})
+                for at, one in enumerate(part)
+            ]
             progress(len(found), len(batch))
         return found
 
-    def _combined(self, components: Mapping[str, Sequence[float]]) -> list[Value]:
+    def _combined(self, sequence: int, components: Mapping[str, Sequence[float]]) -> list[Value]:
         """Of one prompt's answers."""
         total = totals(components, weights=self._weights, combine=SumConfig(), constraints=self._constraints)
+        if (problem := too_large(total)) is not None:
+            raise EvaluationFailed(str(RewardFailed(component=TOTAL, sequence=sequence, problem=problem)))
         rows = zip(*components.values(), strict=True)
         return [
             Value(components=dict(zip(components, row, strict=True)), total=one)

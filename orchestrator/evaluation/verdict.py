@@ -1,11 +1,14 @@
 """What the figures amount to, in words."""
 
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 MEANINGFUL, STRONG = 0.55, 0.65
 """Win rates from which a difference counts for something, and for much."""
 HEADROOM = 1.5
 """pass@64 over pass@1: below it, samples hold little that reinforcement could make more likely."""
+SIGNIFICANT = 0.05
+"""p of the sign test: the bootstrap says nothing of a handful of prompts that all went one way."""
 UNSTEADY = 0.2
 """Share of pairs on which a judge contradicts itself: above it, its verdicts are mostly about places."""
 CUT_OFF = 0.2
@@ -20,11 +23,17 @@ def verdict(figures: Mapping[str, float]) -> str:
         return ""
     rate, low, high, p = (figures[key] for key in ("win_rate", "win_rate_low", "win_rate_high", "p_value"))
     measured = f"wins {rate:.1%} (95 % interval {low:.1%} to {high:.1%}, sign test p = {_p(p)})"
-    if low > 0.5:
-        return f"{_size(rate)} better: {measured}"
-    if high < 0.5:
-        return f"{_size(1 - rate)} worse: {measured}"
-    return f"no difference shown: {measured}"
+    shown = standing(figures)
+    if shown == "even":
+        return f"no difference shown: {measured}"
+    return f"{_size(rate if shown == 'better' else 1 - rate)} {shown}: {measured}"
+
+
+def standing(figures: Mapping[str, float]) -> Literal["better", "worse", "even"]:
+    """What the interval of the win rate and the sign test show together."""
+    if figures["p_value"] >= SIGNIFICANT or figures["win_rate_low"] <= 0.5 <= figures["win_rate_high"]:
+        return "even"
+    return "better" if figures["win_rate_low"] > 0.5 else "worse"
 
 
 def warnings(name: str, figures: Mapping[str, float]) -> Iterator[str]:

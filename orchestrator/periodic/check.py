@@ -21,12 +21,16 @@ def problems(recipe: Recipe) -> list[str]:
     config = recipe.evaluation
     if config is None or not recipe.evaluates_itself:
         return []
+    from orchestrator.evaluation.check import judge_problems
     from orchestrator.evaluation.judges import open_judge
     from orchestrator.evaluation.plan import plan_of  # only where there is something to look at
 
     lines: list[str] = []
+    model = config.judge.model if config.judge else None
     try:
-        plan_of(recipe)
+        plan = plan_of(recipe)
+        if config.judge is None or (model is not None and Path(model).is_dir()):
+            lines += judge_problems(plan, policies=2)
     except RecipeError as error:
         lines += error.lines
     for key, path in paths(recipe).items():

@@ -136,6 +136,7 @@ class PeriodicEvaluation:
         version = WeightVersion.parse(answered.asked.version)
         refused = answered.answer.get("refused")
         if answered.asked.method == "export":
+            self._owes_best = False  # refused: the next life tries again, or the next best version
             if refused:
                 self._complain(f"{self._folder.best} is not written: {refused}")
             else:
@@ -191,7 +192,8 @@ class PeriodicEvaluation:
 
     # -- the best one --------------------------------------------------------------------------------------------------
     def _settle_best(self, now: float) -> None:
-        """Point the pin at the best version that is still there, and have it exported."""
+        """Point the pin at the best version that is still there, and have it exported; owed until the evaluator answers,
+        since one that dies forgets its question."""
         self._owes_best = False
         try:
             version = self._best_kept()
@@ -205,6 +207,7 @@ class PeriodicEvaluation:
             self._complain(f"the best version is not pinned: {error}")
             return
         if version != self._exported:
+            self._owes_best = True
             self._post.ask(now, "export", str(version))
 
     def _best_kept(self) -> WeightVersion | None:

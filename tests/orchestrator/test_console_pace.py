@@ -1,5 +1,8 @@
 """The rate and the time left that a person sees beside each step."""
 
+import subprocess
+import sys
+
 import pytest
 
 from orchestrator.console import Console, Pace
@@ -35,3 +38,33 @@ def test_lines_carry_it_where_there_is_no_terminal(capsys, quiet):
         assert shown[0] == "step 1/3  reward 0.5"
         assert shown[1].startswith("step 2/3  reward 0.5  ")
         assert shown[1].endswith(" s/step, 0:00 left")
+
+
+_SPEAKER = """
+import sys
+from orchestrator.console import Console
+with Console() as console:
+    console.say("first")
+    sys.stdin.readline()
+    for number in range(3):
+        console.say(f"line {number}")
+        print(f"warning {number}", file=sys.stderr, flush=True)
+print("the end")
+"""
+
+
+def test_a_run_goes_on_when_nobody_reads_its_console():
+    speaker = subprocess.Popen(
+        [sys.executable, "-c", _SPEAKER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert speaker.stderr.readline() == "first\n"
+    speaker.stderr.close()
+    speaker.stdin.write("\n")
+    speaker.stdin.close()
+    assert speaker.stdout.read() == "the end\n"
+    speaker.stdout.close()
+    assert speaker.wait() == 0

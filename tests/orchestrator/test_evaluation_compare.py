@@ -1,6 +1,7 @@
 """From answers to figures, doubts, gates and reports, without an engine: the core as its users drive it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from orchestrator_folders import sections, write_rows
 
 from orchestrator import recipe as recipes
 from orchestrator import yamlfile
+from orchestrator.errors import EvaluationFailed
 from orchestrator.evaluation import contamination, report
 from orchestrator.evaluation.check import refuse
 from orchestrator.evaluation.config import EvaluationConfig
@@ -21,6 +23,7 @@ from orchestrator.evaluation.outcome import Outcome, conclude
 from orchestrator.evaluation.page import render
 from orchestrator.evaluation.verdict import headroom, verdict
 from score_cluster.config import ScoringConfig
+from score_cluster.lengths import LengthReward
 
 EXACT = {"function": "score_cluster.functions:exact_match"}
 SCORING = ScoringConfig.model_validate(
@@ -164,6 +167,30 @@ def test_verdict_in_words(rate: float, low: float, high: float, words: str) -> N
     figures = {"win_rate": rate, "win_rate_low": low, "win_rate_high": high, "p_value": 1e-5}
     assert verdict(figures).startswith(f"{words}: wins {rate:.1%}")
     assert verdict(figures).endswith("sign test p = 1e-05)")
+
+
+def test_a_handful_of_prompts_shows_nothing() -> None:
+    # three prompts, all won: every resample says 100 %, and a fair coin falls so one time of four
+    figures = {"win_rate": 1.0, "win_rate_low": 1.0, "win_rate_high": 1.0, "p_value": 0.25}
+    assert verdict(figures).startswith("no difference shown: wins 100.0%")
+    worse = {"win_rate": 0.0, "win_rate_low": 0.0, "win_rate_high": 0.0, "p_value": 0.25}
+    assert verdict(worse).startswith("no difference shown: wins 0.0%")
+
+
+def test_a_total_that_is_no_number_is_no_score() -> None:
+    rewards = [{"name": "right", "function": "score_cluster.functions:exact_match", "weight": 1e308}]
+    made = plan(QUESTIONS, samples=2, scoring=ScoringConfig.model_validate({"rewards": rewards}))
+    answers = [[finished("xx"), finished("ab")], [finished("yy"), finished("cd")]]
+    problem = "reward 'total' failed on group 0: the components of completion 1 combine to 1e+308"
+    with pytest.raises(EvaluationFailed, match=re.escape(problem)):
+        Evaluator(made).score("p", answers)
+
+
+def test_a_source_that_raises_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = Evaluator(plan(QUESTIONS, scoring=SCORING))
+    monkeypatch.setattr(LengthReward, "score", lambda self, batch: 1 / 0)
+    with pytest.raises(EvaluationFailed, match="reward 'short' failed on group 0: ZeroDivisionError"):
+        evaluator.score("p", [[finished("xx")], [finished("yy")]])
 
 
 def test_headroom_of_a_verifier() -> None:

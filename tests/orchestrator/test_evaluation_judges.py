@@ -225,6 +225,19 @@ def test_the_token_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
         opened(url="http://127.0.0.1:1", token_variable="JUDGE_TOKEN")
 
 
+@pytest.mark.parametrize("token", ["s3c\nret", "s3c\r\nret: x", "s3cr\u00e9t", "s3c ret"])
+def test_a_token_that_no_header_can_carry_is_refused_unseen(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("JUDGE_TOKEN", token)
+    with pytest.raises(ValueError, match="token_variable = JUDGE_TOKEN: this variable holds no token") as caught:
+        opened(url="http://127.0.0.1:1", token_variable="JUDGE_TOKEN")
+    assert "s3c" not in str(caught.value)
+
+
+def test_a_line_end_behind_a_token_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_TOKEN", "s3cret\n")
+    assert opened(url="http://127.0.0.1:1", token_variable="JUDGE_TOKEN")._headers["Authorization"] == "Bearer s3cret"
+
+
 @pytest.mark.parametrize(
     "url", ["http://me:pw@judge.example", "ftp://judge.example", "judge.example/x", "http://judge.example/?key=x"]
 )

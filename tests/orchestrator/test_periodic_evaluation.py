@@ -222,6 +222,28 @@ def test_an_evaluator_killed_in_the_middle_is_replaced_and_asked_about_the_newes
     assert bench.evaluation.status()["restarts"] == 1
 
 
+def test_an_evaluator_killed_while_it_exports_has_the_next_one_export(bench):
+    bench.evaluated(4, 0.6)
+    bench.until("export 0/1/4")
+    bench.members[0].death = "its process died"
+    bench.tick()
+    assert not bench.evaluation.settled(bench.now), "the best one is still to be exported"
+    bench.tick(2.0)
+    bench.export(4)
+    assert bench.evaluation.settled(bench.now)
+    assert bench.running() == []
+
+
+def test_a_best_one_that_cannot_be_written_is_not_asked_for_again(bench):
+    bench.evaluated(4, 0.6)
+    bench.until("export 0/1/4")
+    bench.answer(refused="no space left on device")
+    bench.tick()
+    assert bench.running() == []
+    assert bench.console.said[-1].endswith("best is not written: no space left on device")
+    assert bench.evaluation.settled(bench.now)
+
+
 def test_one_that_does_not_answer_in_time_is_ended(bench, caplog):
     bench.publish(4)
     bench.until("evaluate 0/1/4")

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from orchestrator.config import Recipe, changed_keys, fingerprint, resume_violations
 from orchestrator.periodic import check
 from orchestrator.placement import worker_asks
+from score_cluster.reward_config import NormalisedConfig
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,11 @@ def test_what_the_evaluator_would_stumble_over_is_refused_before(folder):
     assert "61 tokens" in line
     lines = check.problems(recipe_of(folder, judge={"model": "/no/judge"}, reference="/no/reference"))
     assert [line.partition(" = ")[0] for line in lines] == ["evaluation.reference", "evaluation.judge.model"]
+    (line,) = check.problems(recipe_of(folder, judge={"model": str(folder)}))
+    assert line.startswith(f"evaluation.judge.model = {folder}: ")
+    scoring = recipe_of(folder).scoring.model_copy(update={"combine": NormalisedConfig(kind="normalised")})
+    (line,) = check.problems(recipe_of(folder).model_copy(update={"scoring": scoring}))
+    assert line.startswith("evaluation.judge = null: totals of scoring.combine = normalised compare the samples of one")
     (line,) = check.problems(recipe_of(folder, judge={"function": "nowhere:prefers"}))
     assert line.startswith("evaluation.judge.function = nowhere:prefers: ")
     assert "\n" not in line

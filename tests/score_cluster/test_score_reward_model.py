@@ -253,6 +253,14 @@ def test_members_of_an_ensemble_share_a_tokenizer(make: Make, policy_folder: str
         source(policy_folder, first, second, retokenise=True)
 
 
+def test_members_of_an_ensemble_share_a_chat_template(make: Make, policy_folder: str) -> None:
+    first, second = make("first"), make("second")
+    for path, end in ((first, ">"), (second, "|")):
+        other_tokenizer(path, template="{% for turn in messages %}{{ turn.content }}" + end + "{% endfor %}")
+    with pytest.raises(ValueError, match=r"second: its tokenizer is not that of .*their chat templates differ"):
+        source(policy_folder, first, second, retokenise=True)
+
+
 def without_weight(folder: str) -> None:
     from safetensors.torch import load_file, save_file
 

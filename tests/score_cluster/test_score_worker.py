@@ -2,9 +2,11 @@
 
 import hashlib
 import importlib
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -244,6 +246,30 @@ def test_the_noise_floor_is_the_k3_sum_over_version_zero(
     assert kl_of_version_zero([record]) == pytest.approx(sums, rel=1e-6)
     assert metrics.KL_NOISE_FLOOR._value.get() == pytest.approx(np.mean(sums), rel=1e-6)
     assert scorer.status()["kl_noise_floor"] == metrics.KL_NOISE_FLOOR._value.get()
+
+
+def test_the_kl_to_another_model_is_no_noise(
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete, tmp_path: Path
+) -> None:
+    complete([{"answer": "a"}], ["a", "b"])
+    shutil.copytree(policy_folder, tmp_path / "other")
+    elsewhere = ReferenceConfig(path=str(tmp_path / "other"), precision="float32")
+    scorer = worker(buffer, policy_folder, exact(), reference=elsewhere)
+    scorer.step()
+    assert arrived(buffer)[0].scores[0].reference_logprobs
+    assert "kl_noise_floor" not in scorer.status()
+
+
+def test_a_total_that_is_no_number_fails_its_group(
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete
+) -> None:
+    complete([{"answer": "cba"}, {"answer": "xyz"}], ["cba", "abc"])
+    scorer = worker(buffer, policy_folder, exact(weight=1e39))  # finite, and infinite in float32
+    scorer.step()
+    assert sorted(arrived(buffer)) == [1]
+    assert scorer.status()["last_failure"] == (
+        "reward 'total' failed on group 0: the components of completion 0 combine to 1e+39"
+    )
 
 
 def test_a_failure_names_component_and_sequence() -> None:

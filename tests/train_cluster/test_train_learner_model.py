@@ -158,6 +158,8 @@ def test_a_saved_folder_is_an_ordinary_one(tmp_path: Path) -> None:
     save_folder(tmp_path / "out", tmp_path / "model", dict(published_parameters(model)))
     assert (tmp_path / "out" / "tokenizer.json").read_text() == "{}"
     assert "lm_head.weight" not in load_file(tmp_path / "out" / "model.safetensors")
+    modes = {file.stat().st_mode for file in (tmp_path / "out").iterdir()}
+    assert len(modes) == 1, "whoever may read the one file may read the others"
     loaded = load_policy(tmp_path / "out")
     for name, parameter in published_parameters(model).items():
         assert torch.equal(published_parameters(loaded)[name], parameter)
