@@ -32,10 +32,10 @@ def training_texts(recipe: Recipe) -> Iterator[str]:
         for index in source.good:
             row = source.at(int(index))
             yield from ([row.text] if row.turns is None else [str(turn.get("content")) for turn in row.turns])
-    for stage in ("sft", "reward"):
-        section = getattr(recipe, stage)
-        if section is not None:
-            yield from _stage_texts(section.path, split=getattr(section, "split", None), field=f"{stage}.path")
+    if recipe.sft is not None:
+        yield from _stage_texts(recipe.sft.path, split=recipe.sft.split, field="sft.path")
+    if recipe.reward is not None:
+        yield from _stage_texts(recipe.reward.path, split=None, field="reward.path")  # its `split` is of members
 
 
 def _stage_texts(path: str, *, split: str | None, field: str) -> Iterator[str]:

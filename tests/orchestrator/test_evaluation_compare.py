@@ -214,10 +214,12 @@ def test_seen_prompts_by_hand() -> None:
 def test_training_texts_of_a_recipe_warn(tmp_path: Path) -> None:
     write_rows(tmp_path / "d.jsonl", [{"prompt": "seen one"}, {"prompt": "other"}])
     write_rows(tmp_path / "s.jsonl", [{"prompt": "x", "completion": "seen two", "turns": [{"content": "seen three"}]}])
-    (tmp_path / "r.yaml").write_text(yamlfile.render(sections(sft={"base": "b", "path": "s.jsonl"})))
+    write_rows(tmp_path / "p.jsonl", [{"prompt": "seen four", "chosen": "x", "rejected": "y"}])
+    stages = {"sft": {"base": "b", "path": "s.jsonl"}, "reward": {"path": "p.jsonl", "out": "rm"}}
+    (tmp_path / "r.yaml").write_text(yamlfile.render(sections(**stages)))
     recipe = recipes.load(tmp_path / "r.yaml")
-    prompts = ["new", "seen one", "seen two", "seen three"]
-    assert contamination.warning(recipe, prompts).startswith("3 of 4 prompts share more than 80%")
+    prompts = ["new", "seen one", "seen two", "seen three", "seen four"]
+    assert contamination.warning(recipe, prompts).startswith("4 of 5 prompts share more than 80%")
     assert '"seen one"' in contamination.warning(recipe, prompts)
     assert contamination.warning(recipe, ["new"]) == ""
     write_rows(tmp_path / "s.jsonl", ["no json"])
