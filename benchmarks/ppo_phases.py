@@ -1,6 +1,6 @@
 """PPO with four models: where the time of a step goes, what runs beside what, and what the critic costs beside GRPO.
 
-    python -m benchmarks.ppo_phases                        under 4 minutes on two idle cores; tables
+    python -m benchmarks.ppo_phases                        some 4 minutes on two idle cores; tables
     python -m benchmarks.ppo_phases --write docs/benchmarks.md
     python -m benchmarks.ppo_phases --models runs          with models of `make demo`, which are made anew otherwise
     python -m benchmarks.ppo_phases --run RUN              the trainer's account of a run that is there, nothing else
@@ -38,7 +38,7 @@ PPO, OVERLAPPED, GRPO = (Case(kind=kind, max_staleness=eta) for kind, eta in (("
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=15, help="measured steps a run (default 15)")
+    parser.add_argument("--steps", type=int, default=12, help="measured steps a run (default 12)")
     parser.add_argument("--models", type=Path, metavar="FOLDER", help="holds demo-data, demo-sft and demo-reward")
     parser.add_argument("--run", type=Path, help="print the account of this run's steps, from the fourth on")
     parser.add_argument("--json", type=Path, help="file for all figures")
