@@ -97,7 +97,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def write_model(folder: Path) -> None:
-    """A Llama architecture of 0.47 M parameters and a tokenizer of whole words; the weights are drawn by SFT."""
+    """A Llama architecture of 0.46 M parameters and a tokenizer of whole words; the weights are drawn by SFT."""
     from transformers import LlamaConfig  # seconds to import
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -84,11 +84,11 @@ def _grid(axes: Axes, *, x_ticks: bool) -> Iterable[str]:
         y = bottom + share * (top - bottom)
         value = axes.y[0] + share * (axes.y[1] - axes.y[0])
         yield f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text x="{left - 4}" y="{y + 3:.1f}" text-anchor="end">{_number(value)}</text>'
+        yield f'<text x="{left - 4}" y="{y + 3:.1f}" text-anchor="end">{tick(value, axes.y)}</text>'
         if x_ticks:
             x = left + share * (right - left)
             value = axes.x[0] + share * (axes.x[1] - axes.x[0])
-            yield f'<text x="{x:.1f}" y="{bottom + 13:.1f}" text-anchor="middle">{_number(value)}</text>'
+            yield f'<text x="{x:.1f}" y="{bottom + 13:.1f}" text-anchor="middle">{tick(value, axes.x)}</text>'
     middle = (top + bottom) / 2
     yield f'<text class="label" x="{(left + right) / 2:.1f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(axes.x_label)}</text>'
     yield (
@@ -97,5 +97,7 @@ def _grid(axes: Axes, *, x_ticks: bool) -> Iterable[str]:
     )
 
 
-def _number(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2g}" if abs(value) >= 1e-9 else "0"
+def tick(value: float, ends: tuple[float, float]) -> str:
+    """A tick's number, no finer than tells it from its neighbours: 0.0072 between -1.8 and 1.8 is 0.01."""
+    step = (ends[1] - ends[0]) / (TICKS - 1) or 1.0
+    return f"{round(value, max(0, 1 - math.floor(math.log10(step)))) + 0.0:g}"
