@@ -38,14 +38,11 @@ class Ppo:
                 values_N = self._critic.forward(**piece.row.places())
                 self._credit_piece(piece, values_N, batch, kl_coefficient=kl_coefficient, sums=sums)
         self._credited = sums.reduced(self._critic, _CREDITED)
-        mean, std = self._spread_of("advantage")
-        for piece in every_piece(updates):
-            assert piece.advantages is not None
-            if (
-                self._config.whiten_advantages
-            ):  # in float64: of equal ones nothing but rounding is left, and may not be blown up
+        if self._config.whiten_advantages:
+            mean, std = self._spread_of("advantage")
+            for piece in every_piece(updates):
+                assert piece.advantages is not None
                 piece.advantages = whitened(piece.advantages, mean=mean, std=std)
-            piece.advantages = piece.advantages.float()
 
     def _credit_piece(
         self, piece: Piece, values_N: torch.Tensor, batch: TrainBatch, *, kl_coefficient: float, sums: Totals
@@ -59,7 +56,7 @@ class Ppo:
             rewards_N, values_N, row.segment, gamma=self._config.gamma, gae_lambda=self._config.gae_lambda
         )
         returns_N = advantages_N + values_N.double()
-        piece.advantages, piece.values, piece.returns = advantages_N, values_N, returns_N.float()
+        piece.advantages, piece.values, piece.returns = advantages_N.float(), values_N, returns_N.float()
         trained_N = row.response_mask.double()
         sums.add(tokens=trained_N.sum(), value=(values_N.double() * trained_N).sum())
         for name, numbers_N in (("advantage", advantages_N), ("return", returns_N), ("error", returns_N - values_N)):
