@@ -84,7 +84,8 @@ class Host:
         """The worker of another spec, of the same kind and place: after an earlier one, or the first after `warm`."""
         if self._warming is not None:
             self._warming.join()
-        self._take(spec)
+        with self._stacks:  # of the worker in hand: closed once those of the next have taken its place
+            self._take(spec)
         gc.collect()  # the last worker's model, before what is left of it would be kept for good
         log.info("process taken over", extra={"pid": os.getpid()})
         return self._begin()

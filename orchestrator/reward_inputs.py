@@ -3,7 +3,6 @@
 Nothing is written. Whatever is wrong is refused at once, one line `field = value: reason; remedy` each.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from orchestrator.config import Recipe
 from orchestrator.inputs import model_digest
 from orchestrator.modelfolder import ModelFolder, read_model
 from orchestrator.recipe import RecipeError
+from orchestrator.stage_work import result_problems
 from train_cluster.pair_data import Data, read_data
 from train_cluster.pair_split import member_pairs
 from train_cluster.pair_text import Template
@@ -92,10 +92,8 @@ def examine(recipe: Recipe, *, afresh: bool = True) -> RewardInputs:
             data = _read(recipe, config, model)
     except RecipeError as error:
         problems += error.lines
-    if afresh and os.path.lexists(config.out):
-        problems.append(
-            f"reward.out = {config.out}: exists, and the reward model is written there; remove it, or set another reward.out"
-        )
+    if afresh:
+        problems += result_problems(Path(config.out), key="reward.out", what="the reward model is written")
     if problems or data is None:
         raise RecipeError(problems)
     steps = _steps(recipe, config, data)

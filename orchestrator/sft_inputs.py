@@ -3,7 +3,6 @@
 Nothing is written. Whatever is wrong is refused at once, one line `field = value: reason; remedy` each.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from orchestrator.inputs import model_digest
 from orchestrator.modelfolder import ModelFolder, read_model
 from orchestrator.recipe import RecipeError
 from orchestrator.sft_examples import Examples, open_rows, read_examples, sources_of
+from orchestrator.stage_work import result_problems
 from train_cluster import sft_data
 from train_cluster.schedule import total_steps
 from train_cluster.sft_config import SftConfig
@@ -58,20 +58,11 @@ def examine(recipe: Recipe) -> SftInputs:
         problems += _model_problems(recipe, config, model)
     except RecipeError as error:
         problems = [*error.lines, *problems]
-    problems += _out_problems(Path(recipe.model.path))
+    problems += result_problems(Path(recipe.model.path), key="model.path", what="fine-tuning writes its result")
     refuse(problems)
     read = [read_examples(source, recipe, config, model) for source in sources]
     refuse([line for _, lines in read for line in lines])
     return _assemble(recipe, config, model, tuple(examples for examples, _ in read))
-
-
-def _out_problems(out: Path) -> Iterator[str]:
-    if out.exists():
-        yield f"model.path = {out}: exists, and fine-tuning writes its result there; remove it, or set another model.path"
-        return
-    above = next(parent for parent in out.parents if parent.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
-        yield f"model.path = {out}: {above} is no folder that can be written to; set another model.path"
 
 
 def _model_problems(recipe: Recipe, config: SftConfig, model: ModelFolder) -> Iterator[str]:

@@ -8,6 +8,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,16 @@ def folder_of(recipe: Recipe, name: str) -> RunFolder:
 def begun(recipe: Recipe, name: str) -> bool:
     """Whether there is an unfinished one."""
     return (folder_of(recipe, name).path / NOTE).exists()
+
+
+def result_problems(out: Path, *, key: str, what: str) -> Iterator[str]:
+    """Why a stage could not leave its result there, known before it has trained for hours. `what`: who writes what."""
+    if os.path.lexists(out):
+        yield f"{key} = {out}: exists, and {what} there; remove it, or set another {key}"
+        return
+    above = next(parent for parent in out.parents if parent.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        yield f"{key} = {out}: {above} is no folder that can be written to; set another {key}"
 
 
 class StageWork:

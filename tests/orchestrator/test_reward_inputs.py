@@ -64,6 +64,7 @@ def test_what_would_be_trained_on_what(recipe: Any, model: Path, tmp_path: Path)
         ({"pairs": []}, "0 different prompts cannot be split"),
         ({"pairs": PAIRS[:1]}, "1 different prompts cannot be split"),
         ({"min_agreement": 0.9}, "no row has more than one annotator"),
+        ({"out": "pairs.jsonl/reward"}, "pairs.jsonl is no folder that can be written to; set another reward.out"),
         ({"members": 5}, "reward.members = 5: 4 prompts are too few for 5 members; set reward.members lower"),
         ({"held_out_path": "nope.jsonl"}, "nope.jsonl: cannot be read (No such file or directory); name a JSONL file"),
         ({"base": Path("/nowhere")}, "reward.base = /nowhere: there is no such folder"),
