@@ -135,7 +135,11 @@ def _steps(recipe: Recipe, config: RewardTrainingConfig, data: Data) -> int:
         sizes = [
             len(
                 member_pairs(
-                    data.split.train, member=member, members=config.members, kind=config.split, seed=recipe.run.seed
+                    data.split.train,
+                    member=member,
+                    members=config.members,
+                    kind=config.member_data,
+                    seed=recipe.run.seed,
                 )
             )
             for member in range(config.members)

@@ -44,7 +44,7 @@ class RewardTrainingConfig(StageConfig):
     """JSONL file of pairs that judge it instead; pairs of `path` with one of its prompts are left out."""
     members: int = Field(default=1, ge=1)
     """Models of an ensemble, trained one after another; 3 see what one overrates."""
-    split: Literal["bootstrap", "disjoint"] = "bootstrap"
+    member_data: Literal["bootstrap", "disjoint"] = "bootstrap"
     """What each member of an ensemble sees: as many prompts drawn with replacement, or a part of its own."""
     batch_pairs: int = Field(default=64, ge=1)
     """Pairs an update."""

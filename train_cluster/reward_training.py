@@ -119,7 +119,9 @@ class _Member:
         self._job, self._data, self._member = job, data, member
         self._rank, self._world_size = rank, world_size
         config, split = job.config, data.split
-        self._pairs = member_pairs(split.train, member=member, members=config.members, kind=config.split, seed=job.seed)
+        self._pairs = member_pairs(
+            split.train, member=member, members=config.members, kind=config.member_data, seed=job.seed
+        )
         self._held_out = split.held_out
         if not config.margins:
             self._pairs, self._held_out = without_margins(self._pairs), without_margins(self._held_out)

@@ -35,7 +35,7 @@ def training_texts(recipe: Recipe) -> Iterator[str]:
     if recipe.sft is not None:
         yield from _stage_texts(recipe.sft.path, split=recipe.sft.split, field="sft.path")
     if recipe.reward is not None:
-        yield from _stage_texts(recipe.reward.path, split=None, field="reward.path")  # its `split` is of members
+        yield from _stage_texts(recipe.reward.path, split=None, field="reward.path")
 
 
 def _stage_texts(path: str, *, split: str | None, field: str) -> Iterator[str]:

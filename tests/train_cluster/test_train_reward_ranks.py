@@ -37,7 +37,7 @@ def a_job(folder: Path, stage: str) -> Job:
         out=str(folder / "reward"),
         held_out_share=0.2,
         members=2,
-        split="bootstrap",
+        member_data="bootstrap",
         batch_pairs=16,
         learning_rate=0.01,
         warmup_steps=2,
