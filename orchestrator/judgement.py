@@ -46,11 +46,11 @@ def judgement(recipe: Recipe, folder: RunFolder, *, before: Recipe) -> Stage:
         plan = command.plan_for(policies, recipe)
         with Console(quiet=quiet) as console:
             outcome = conclude(command.evaluate(plan, policies, console=console), plan, recipe=recipe)
-        if not quiet:
-            print("\n".join(report.lines(outcome)))
         content = report.content(outcome, answers=True) | {"made_from": _identity(recipe, folder)}
         folder.write(folder.evaluation.with_suffix(".html"), render(outcome))
         folder.write_json(folder.evaluation, content)  # last: then all is there
+        if not quiet:
+            print("\n".join(report.lines(outcome)))  # of which a reader who has gone can cost nothing
 
     return Stage(
         name="eval",

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from orchestrator.evaluation.kl import kl_k1
 from orchestrator.evaluation.outcome import Outcome, conclude
 from orchestrator.evaluation.page import render
 from orchestrator.evaluation.verdict import headroom, verdict
+from score_cluster.answers import Answers, Scores
 from score_cluster.config import ScoringConfig
 from score_cluster.lengths import LengthReward
 
@@ -184,6 +186,25 @@ def test_a_total_that_is_no_number_is_no_score() -> None:
     problem = "reward 'total' failed on group 0: the components of completion 1 combine to 1e+308"
     with pytest.raises(EvaluationFailed, match=re.escape(problem)):
         Evaluator(made).score("p", answers)
+
+
+def test_sources_see_answers_as_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Answers] = []
+
+    def score(self: LengthReward, batch: Sequence[Answers]) -> list[Scores]:
+        asked.extend(batch)
+        return [Scores(values=tuple(float(len(tokens)) for tokens in one.tokens)) for one in batch]
+
+    monkeypatch.setattr(LengthReward, "score", score)
+    rows = [[finished("x"), finished("xyz", cut=True)], [finished("yy"), finished("")]]
+    found = Evaluator(plan(QUESTIONS, samples=2, scoring=SCORING)).score("p", rows)
+    assert [one.finished for one in asked] == [(True, False), (True, True)]
+    assert [one.completions for one in asked] == [("x", "xyz"), ("yy", "")]
+    assert [(one.prompt, one.prompt_tokens.tolist(), one.max_tokens) for one in asked] == [
+        ("q0", [ord("q"), ord("0")], 16),
+        ("q1", [ord("q"), ord("1")], 16),
+    ]
+    assert [[one.components["short"] for one in row] for row in found.scored] == [[2.0, 3.0], [3.0, 1.0]]
 
 
 def test_a_source_that_raises_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from orchestrator_folders import LETTERS, a_run, sections, write_model, write_ro
 from orchestrator import cli, judgement, pipeline, yamlfile
 from orchestrator import recipe as recipes
 from orchestrator.errors import RunFailed
+from orchestrator.evaluation import policies
 from orchestrator.evaluation.config import EvaluationConfig, JudgeConfig
 from orchestrator.folder import RunFolder
 from orchestrator.pipeline import Pipeline, table
@@ -21,6 +22,7 @@ from orchestrator.stage import Stage, Stopped
 from orchestrator.stages import stages_of
 from orchestrator.stores import open_store
 from weightstore.manifest import WeightVersion
+from weightstore.pins import BEST, pin
 from weightstore.publish import record_newest
 
 
@@ -247,6 +249,28 @@ def test_an_evaluation_that_nobody_has_made_asks_for_no_weights(recipe: recipes.
     none = settings.model_copy(update={"judge": JudgeConfig(model="nowhere")})
     with pytest.raises(RecipeError, match=r"evaluation.judge.model = nowhere: there is no such folder"):
         Pipeline(recipe.model_copy(update={"evaluation": none})).examine()
+
+
+def test_the_best_is_evaluated_beside_the_newest_where_it_is_another(
+    recipe: recipes.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        policies, "find_policy", lambda text: policies.Policy(name=text, model_path="", run=None, version=None)
+    )
+    folder = RunFolder(Path(recipe.run.root) / recipe.run.name)
+    folder.create()
+    store = open_store(recipe, folder)
+    three, four = (WeightVersion(lineage=0, epoch=1, number=number) for number in (3, 4))
+
+    def names() -> list[str]:
+        return [one.name for one in judgement._policies(recipe, folder)]
+
+    record_newest(store, four, run_epoch=1)
+    assert names() == ["start", folder.run_id]
+    pin(store, BEST, four, run_epoch=1)
+    assert names() == ["start", folder.run_id]
+    pin(store, BEST, three, run_epoch=1)
+    assert names() == ["start", folder.run_id, f"{folder.run_id}@best"]
 
 
 def test_an_evaluation_is_made_again_when_weights_or_settings_are_others(recipe: recipes.Recipe) -> None:

@@ -306,6 +306,19 @@ def test_overlong_begins_a_fifth_before_the_end_by_default(
     assert judgement.totals == (-0.5,)  # (8 - 2 - 7) / 2
 
 
+def test_judges_are_told_which_answers_ended_by_themselves(
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete
+) -> None:
+    complete([{"answer": "a"}], ["abc", "abcd"])
+    worker(buffer, policy_folder, exact()).step()
+    group = arrived(buffer)[0].group
+    cut = replace(group.completions[1], finish_reason="length")
+    asked = answers_of(replace(group, completions=(group.completions[0], cut)), decode=lambda tokens: str(len(tokens)))
+    assert asked.finished == (True, False)
+    assert asked.completions == ("4", "5")
+    assert [len(tokens) for tokens in asked.tokens] == [4, 5]
+
+
 def test_a_target_below_the_noise_floor_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     floor = NoiseFloor(target_nats=0.5)
     floor.add([2.0] * (ENOUGH_RESPONSES - 1))
