@@ -67,6 +67,11 @@ def read_models(policies: Sequence[Policy]) -> ModelFolder:
             reason = f"its vocabulary has {model.vocabulary} tokens, that of {policies[0].name} has {first.vocabulary}"
         elif model.path != first.path and model.tokenizer.get_vocab() != first.tokenizer.get_vocab():
             reason = f"its tokenizer numbers tokens otherwise than that of {policies[0].name}"
+        elif unknown := sorted(set(model.stop_token_ids) - set(first.stop_token_ids)):
+            raise ValueError(
+                f"POLICY = {policy.name}: its answers end at token {unknown[0]}, those of {policies[0].name} do not, and all are "
+                "stopped as the first; name it first, or give both the same eos_token_id in generation_config.json"
+            )
         else:
             continue
         raise ValueError(f"POLICY = {policy.name}: {reason}; compare policies of one family")

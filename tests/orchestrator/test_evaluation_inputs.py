@@ -25,6 +25,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_model(place / "wider", vocabulary=40)
     write_model(place / "renumbered", letters="zyxwvutsrqponmlkjihgfedcba .")
     write_model(place / "empty", weights=False)
+    write_model(place / "endless")
+    (place / "endless" / "generation_config.json").write_text('{"eos_token_id": [1, 5]}')
     write_rows(place / "held.jsonl", [{"prompt": f"say {letter}", "kind": "k", "answer": "x"} for letter in "abc"])
     write_rows(place / "long.jsonl", [{"prompt": "a" * 60}])
     write_rows(place / "bad.jsonl", ['{"prompt": 1}', "no json"])
@@ -45,6 +47,7 @@ MISTAKES = [
     ("m m --prompts held.jsonl", "POLICY = m: is named twice", "name policies that differ"),
     (f"m wider --prompts held.jsonl {JUDGE}", "POLICY = wider: its vocabulary has 40 tokens, that of m has 31", "one family"),
     (f"m renumbered --prompts held.jsonl {JUDGE}", "POLICY = renumbered: its tokenizer numbers tokens otherwise", "one family"),
+    (f"m endless --prompts held.jsonl {JUDGE}", "POLICY = endless: its answers end at token 5, those of m do not", "name it first"),
     (f"m empty --prompts held.jsonl {JUDGE}", "empty: holds no model.safetensors", "put the weights there"),
     ("m", "evaluation.path = (missing)", "set evaluation.path"),
     (f"m other {JUDGE} --samples 2", "evaluation.path = (missing)", "set evaluation.path"),
