@@ -6,6 +6,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ def plan(path: Path, overrides: list[str], *, as_json: bool) -> None:
 
     recipe = recipes.load(path, overrides)
     summary = preflight.plan(recipe)
+    folder = RunFolder(Path(recipe.run.root) / recipe.run.name)
+    if folder.recipe.exists():
+        line = f"run.name = {folder.run_id}: {folder.path} holds a run already; `headrace resume {folder.quoted}` goes on with it"
+        summary = replace(summary, warnings=(*summary.warnings, f"{line}, and a new one needs another run.name"))
     _emit(summary.as_dict(), as_json=as_json, text="\n".join(summary.lines()))
 
 

@@ -85,9 +85,10 @@ class RunFolder:
             while not _try_lock(file, fcntl.LOCK_EX):
                 pid = self.driver_pid()
                 if pid is not None:  # None: somebody only looked at the lock, which takes microseconds
+                    # A stage's folder, or a pipeline's, is no run that `headrace stop` could find.
+                    end = f"headrace stop {self.quoted}" if self.recipe.exists() else f"kill {pid}"
                     raise RunAlive(
-                        f"run {self.path} is still alive (driver process {pid}); "
-                        f"remedy: wait for it, or `headrace stop {self.quoted}`"
+                        f"run {self.path} is still alive (driver process {pid}); remedy: wait for it, or `{end}`"
                     )
             self._refuse_driver_elsewhere()
             with reported("write", self._lock):

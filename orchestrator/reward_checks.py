@@ -2,6 +2,7 @@
 
 import json
 import os
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,9 +86,24 @@ def service_problems(recipe: Recipe) -> list[str]:
             path = getattr(reward, name)
             if path is not None and not (os.path.isfile(path) and os.access(path, os.R_OK)):
                 problems.append(f"{where}.{name} = {path}: cannot be read; name a file that is there")
+        if (
+            reward.ca_file is not None
+            and os.access(reward.ca_file, os.R_OK)
+            and (why := _no_certificates(reward.ca_file))
+        ):
+            problems.append(f"{where}.ca_file = {reward.ca_file}: holds no certificates ({why}); give a PEM file")
         variable = reward.token_variable
         if variable is not None and not os.environ.get(variable) and recipe.ray.address == "local":
             problems.append(
                 f"{where}.token_variable = {variable}: is not set in the environment; export it, or use token_file"
             )
     return problems
+
+
+def _no_certificates(path: str) -> str:
+    """Why a file is no bundle of certificates; "" where it is one."""
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:  # an SSLError, too
+        return str(error)
+    return ""

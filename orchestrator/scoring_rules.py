@@ -68,6 +68,11 @@ def _reward_models_are_named(scoring: ScoringConfig) -> Iterator[str]:
             yield (
                 f"{where}.path = null: no reward model is named; set {where}.path to a folder, or {where}.paths to two or more"
             )
+        for path in sorted({path for path in reward.paths if reward.paths.count(path) > 1}):
+            yield (
+                f"{where}.paths = {list(reward.paths)}: {path} stands there more than once, and a member that agrees with "
+                "itself makes the ensemble look surer than it is; name each member once"
+            )
         if reward.engine == "vllm" and reward.precision in ("int8", "int8_weights"):
             yield (
                 f"{where}.precision = {reward.precision}: vLLM's pooling engine has no INT8 form here; "

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from orchestrator_folders import sections, write_model, write_rows, write_tokenizer
 
-from orchestrator import preflight
+from orchestrator import commands, preflight
 from orchestrator.config import Recipe
 from orchestrator.folder import RunFolder
 from orchestrator.inputs import same_inputs
@@ -65,15 +65,16 @@ def edit(file: Path, **changes) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def test_a_good_reward_model_passes_and_counts_in_the_plan(recipe, made):
-    preflight.check(recipe(model(made / "reward", made / "reward")))
+def test_a_good_reward_model_passes_and_counts_in_the_plan(recipe, made, copy):
+    pair = model(made / "reward", copy())
+    preflight.check(recipe(pair))
     bare = recipe({"name": "l", "kind": "length"})
     plans = {
         name: preflight.plan(one).memory_bytes["scoring"]
         for name, one in {
             "bare": bare,
             "one": recipe(model(made / "reward", precision="float32")),
-            "two": recipe(model(made / "reward", made / "reward")),
+            "two": recipe(pair),
         }.items()
     }
     one = plans["one"] - plans["bare"]
@@ -132,8 +133,11 @@ def test_what_a_service_needs_is_there(recipe, tmp_path, monkeypatch):
         "scoring.rewards.0.token_variable = JUDGE_TOKEN",
     ]
     monkeypatch.setenv("JUDGE_TOKEN", "x")
-    (tmp_path / "none").write_text("")
-    preflight.check(recipe(judge | given))
+    (tmp_path / "none").write_text("no certificate")
+    (line,) = lines_of(recipe(judge | given))
+    assert line.startswith(f"scoring.rewards.0.ca_file = {tmp_path / 'none'}: holds no certificates (")
+    assert line.endswith("); give a PEM file")
+    preflight.check(recipe(judge | {"token_variable": "JUDGE_TOKEN"}))
 
 
 def test_a_reward_model_may_not_change_under_a_run(recipe, copy, tmp_path):
@@ -145,3 +149,16 @@ def test_a_reward_model_may_not_change_under_a_run(recipe, copy, tmp_path):
     edit(folder / "config.json", rms_norm_eps=0.5)
     with pytest.raises(RecipeError, match=r"scoring.rewards.0.path = .*: its content has changed since the run began"):
         same_inputs(run, recipe(model(folder)), prompts={})
+
+
+def test_a_dry_run_says_where_a_run_is_there_already(recipe, capsys, monkeypatch):
+    given = recipe({"name": "l", "kind": "length"})
+    monkeypatch.setattr("orchestrator.recipe.load", lambda path, overrides: given)
+    folder = RunFolder(Path(given.run.root) / given.run.name)
+    commands.plan(Path("trial.yaml"), [], as_json=False)
+    assert "holds a run already" not in capsys.readouterr().out
+    folder.path.mkdir(parents=True)
+    folder.recipe.touch()
+    commands.plan(Path("trial.yaml"), [], as_json=False)
+    line = f"run.name = {given.run.name}: {folder.path} holds a run already; `headrace resume {folder.path}` goes on with it"
+    assert line in capsys.readouterr().out

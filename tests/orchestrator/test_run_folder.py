@@ -49,7 +49,10 @@ def test_a_second_driver_is_refused_with_one_line_that_names_the_first(folder, h
     message = str(caught.value)
     assert "\n" not in message
     assert f"run {folder.path} is still alive (driver process {holder.pid})" in message
-    assert f"headrace stop {folder.path}" in message
+    assert f"`kill {holder.pid}`" in message  # no run yet, or a stage's folder: `headrace stop` would not find it
+    folder.recipe.touch()
+    with pytest.raises(RunAlive, match=f"`headrace stop {folder.path}`"), folder.locked():
+        pass
     assert folder.driver_pid() == holder.pid  # the refused one has not written its own
 
 

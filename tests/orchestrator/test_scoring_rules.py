@@ -29,6 +29,10 @@ def refused(*rewards, generation=None, scorer=None, **scoring):
         (MODEL | {"path": None}, "scoring.rewards.0.path = null: no reward model is named"),
         (MODEL | {"path": None, "paths": ["/m"]}, "scoring.rewards.0.path = null: no reward model is named"),
         (MODEL | {"paths": ["/m", "/n"]}, "scoring.rewards.0.paths = ['/m', '/n']: scoring.rewards.0.path is given"),
+        (
+            MODEL | {"path": None, "paths": ["/m", "/n", "/m"]},
+            "scoring.rewards.0.paths = ['/m', '/n', '/m']: /m stands there",
+        ),
         (MODEL | {"engine": "vllm", "precision": "int8"}, "scoring.rewards.0.precision = int8: vLLM's pooling engine"),
         (MODEL | {"engine": "vllm", "path": None, "paths": ["/m", "/n"]}, "scoring.rewards.0.engine = vllm: a process"),
         (MODEL | {"tensor_parallel": 2}, "scoring.rewards.0.tensor_parallel = 2: only vLLM shares"),
