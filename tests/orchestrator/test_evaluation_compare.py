@@ -73,7 +73,9 @@ def test_figures_by_hand(outcome: Outcome) -> None:
     # Words: xx ab yy yy and ab ab cd <b>ef.
     assert (old["distinct_1"], new["distinct_1"], new["distinct_1_ratio"]) == (0.75, 0.75, 1.0)
     assert "pass@1" not in new
-    assert outcome.comparison.categories["runs/new"]["easy"]["win_rate"] == 0.75
+    easy, hard = (outcome.comparison.categories["runs/new"][label] for label in ("easy", "hard"))
+    assert (easy["win_rate"], easy["score"], easy["length"]) == (0.75, pytest.approx(1.5), 3.0)
+    assert (hard["win_rate"], hard["score"], hard["length"]) == (0.5, pytest.approx((1.5 - 4.0) / 2), 4.5)
     assert outcome.comparison.categories["runs/old"]["hard"]["prompts"] == 1
 
 
