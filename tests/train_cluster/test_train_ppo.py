@@ -172,8 +172,9 @@ def test_two_ranks_train_what_one_trains(model_folder: Path) -> None:
             assert getattr(critic_of(mine), name) == pytest.approx(getattr(critic_of(one), name), rel=1e-3), name
 
 
-def test_resume_of_both_models_is_bit_identical(model_folder: Path) -> None:
-    """From a cut inside the critic's warm-up, with dropout, epochs and mini-batches and a coefficient that moves."""
+@pytest.mark.parametrize("first", [3, 6])
+def test_resume_of_both_models_is_bit_identical(model_folder: Path, first: int) -> None:
+    """From cuts inside the critic's warm-up and after it, with dropout, epochs and mini-batches and a coefficient that moves."""
     config = changed(attention_dropout=0.2, warmup_steps=3)
     records = [a_record(k, [random_group(4 * k + i) for i in range(4)]) for k in range(1, 7)]
     pair = engines(model_folder, config)
@@ -181,7 +182,7 @@ def test_resume_of_both_models_is_bit_identical(model_folder: Path) -> None:
     cut: tuple[Any, str] = ([], "")
     coefficients = []
     for record in records:
-        if record.number == 3:
+        if record.number == first:
             cut = ([engine.export_partition() for engine in pair], json.dumps(learner.state()))
         coefficients.append(learner.step(record).kl_coefficient)
     assert len(set(coefficients)) > 1  # else a forgotten controller would not show
@@ -193,8 +194,7 @@ def test_resume_of_both_models_is_bit_identical(model_folder: Path) -> None:
     for engine, tensors in zip(others, cut[0], strict=True):
         engine.import_partition(tensors)
     resumed.load_state(json.loads(cut[1]))
-    for record in records[2:]:
-        resumed.step(record)
+    assert [resumed.step(record).kl_coefficient for record in records[first - 1 :]] == coefficients[first - 1 :]
     for engine, other in zip(pair, others, strict=True):
         ours, theirs = engine.export_partition(), other.export_partition()
         assert ours.keys() == theirs.keys()
@@ -212,6 +212,17 @@ def test_values_and_returns_know_no_dropout(model_folder: Path) -> None:
     assert reports[0].value_mean == reports[1].value_mean
     assert reports[0].return_mean == reports[1].return_mean
     assert reports[0].grad_norm != reports[1].grad_norm
+
+
+def test_values_are_held_near_those_of_the_start_of_the_step(model_folder: Path) -> None:
+    """With a clip of almost nothing, whatever moved towards its return in the first update is held in the second."""
+    shares = []
+    for clip in (1e-6, None):
+        config = changed(epochs=2, mini_batches=1, value_clip=clip)
+        report = a_learner(model_folder, config).step(a_record(1, [random_group(0)]))
+        shares.append(critic_of(report).clip_fraction)
+    assert 0.1 < shares[0] <= 0.5  # of the tokens of both updates
+    assert shares[1] == 0
 
 
 def test_in_the_warm_up_only_the_critic_moves(model_folder: Path) -> None:

@@ -19,6 +19,7 @@ from train_cluster.pairs import Pair, read_pairs
 from train_cluster.plain import PlainEngine
 from train_cluster.reward_card import HeldOut, length_bias, quality
 from train_cluster.reward_config import RewardTrainingConfig
+from train_cluster.reward_loss import preference_loss
 from train_cluster.reward_objective import PreferenceLoss, balance_lengths, row_inputs, score_sequences
 from train_cluster.reward_training import judge
 from train_cluster.scalar import load_scalar
@@ -71,6 +72,18 @@ def test_packing_changes_nothing(letters: Path, tmp_path: Path) -> None:
     pairs = pairs_of(letters, clean_pairs(32), tmp_path)
     narrow, wide = (train(an_engine(letters), pairs, capacity=capacity, epochs=2) for capacity in (24, 4096))
     assert narrow == pytest.approx(wide, rel=1e-4)
+
+
+def test_every_setting_of_the_loss_is_in_force_and_right_is_right(letters: Path, tmp_path: Path) -> None:
+    engine, rows = an_engine(letters), [row | {"margin": 0.5 * i} for i, row in enumerate(clean_pairs(3))]
+    pairs = pairs_of(letters, rows, tmp_path)
+    scores = score_sequences(engine, [s for pair in pairs for s in (pair.chosen, pair.rejected)], micro_batch_tokens=64)
+    chosen, rejected = torch.from_numpy(scores).view(-1, 2).unbind(1)
+    for settings in ({"centring": 0.3, "flip_rate": 0.0}, {"centring": 0.0, "flip_rate": 0.2}):
+        sums = PreferenceLoss(**settings).sums(engine, pairs)
+        expected = preference_loss(chosen, rejected, torch.tensor([0.0, 0.5, 1.0]), **settings)
+        assert float(sums.loss.detach()) == pytest.approx(float(expected.sum()), rel=1e-5)
+        assert float(sums.measures["accuracy"]) == int((chosen > rejected).sum())
 
 
 def test_an_empty_row_weighs_nothing_and_has_a_gradient(letters: Path) -> None:
