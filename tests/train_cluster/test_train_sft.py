@@ -112,6 +112,13 @@ def test_it_learns_and_repeats_itself(model: Path) -> None:
     assert train(an_engine(model), units, config=config, seed=3).loss != outcome.loss
 
 
+def test_each_step_draws_a_dropout_of_its_own(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(supervised, "seed_generators", lambda seed, *, rank: seeds.append(seed))
+    train(an_engine(model))
+    assert len(set(seeds)) == len(seeds) == 6  # two epochs of 8, 8 and 1
+
+
 def test_held_out_examples_teach_nothing(model: Path) -> None:
     with_them, without = an_engine(model, dropout=0.2), an_engine(model, dropout=0.2)
     train(with_them, held_out=examples(40)[20:])
