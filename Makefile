@@ -34,8 +34,8 @@ lint: install ## format, lint, types and the import contract
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: test-servers ## the tests (10 minutes)
-	@$(PYTEST) -m "not faults"
+test: test-servers ## the tests, two files at a time (10 minutes)
+	@$(PYTEST) -n 2 --dist loadfile -m "not faults"
 
 faults: test-servers ## the tests that kill parts of a running loop (6 minutes)
 	@$(PYTEST) -m faults
