@@ -63,13 +63,13 @@ def join(
     _prepare_deepspeed()
 
 
-def meet() -> None:
-    """(collective) Wait until all ranks are here, far longer than a collective may take.
+def meet(word: str = "here") -> str:
+    """(collective) Wait until all ranks are here, far longer than a collective may take; what rank 0 has said.
 
-    For the end of work on files and in the store, which takes each rank its own time. Without a group there is nobody to wait for.
+    For the end of work on files and in the store, which takes each rank its own time, and for what they must see alike though
+    two looks at a shared folder may differ. Without a group there is nobody to wait for.
     """
-    if _meetings is not None:
-        _meetings.meet()
+    return word if _meetings is None else _meetings.meet(word)
 
 
 def leave() -> None:
@@ -97,14 +97,15 @@ class _Meetings:
             master_listen_fd=listening,
         )
 
-    def meet(self) -> None:
+    def meet(self, word: str) -> str:
         self._held += 1
         keys = [f"meeting-{self._held}/{rank}" for rank in range(self._world_size)]
         # All have left the meeting before the last, or they would not have come to the last: runs are long, memory is not.
         if self._held > 2:
             self.store.delete_key(f"meeting-{self._held - 2}/{self._rank}")
-        self.store.set(keys[self._rank], "here")
+        self.store.set(keys[self._rank], word)
         self.store.wait(keys, timedelta(seconds=MEETING_S))
+        return str(self.store.get(keys[0]), "utf-8")
 
 
 def _bound_later_groups(timeout: timedelta) -> None:

@@ -96,9 +96,8 @@ def run(
     template = Template(tokenizer=tokenizer, chat_template=job.chat_template, system_prompt=job.system_prompt)
     data = read_data(job.config, template, max_tokens=context_tokens(job.config.base), seed=job.seed)
     for member in range(job.config.members):
-        done = (job.finished(member) / CARD).exists()
-        distributed.meet()  # before rank 0 writes the next one, all have seen whether this one is there
-        if done:
+        found = "there" if (job.finished(member) / CARD).exists() else "missing"
+        if distributed.meet(found) == "there":  # rank 0's look counts, and comes before it writes the next one
             continue
         member_rank = _Member(job, data, member, rank=rank, world_size=world_size)
         outcome = member_rank.train(progress=progress, stopping=stopping, reached=reached)

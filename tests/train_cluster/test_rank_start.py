@@ -71,6 +71,7 @@ def late_with_everything(rank: int, world_size: int, port: int, folder: Path) ->
     if rank == 1:
         time.sleep(LATE_S)
     distributed.join(rank=rank, world_size=world_size, master_port=port, timeout_s=TIMEOUT_S)
+    assert distributed.meet(f"of rank {rank}") == "of rank 0"
     store = SlowStore(folder) if rank == 1 else FileBlobStore(folder)
     cut = agree_on_cut(store, 0, Group(rank, world_size))  # type: ignore[arg-type]
     assert cut is not None
