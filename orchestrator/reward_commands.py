@@ -1,6 +1,7 @@
 """What `headrace reward …` does, once parsed. Results go to standard output, progress and errors to standard error."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,8 +46,8 @@ def score(
     """Rows to `out` or, without it and without --json, to standard output; the summary to whichever is left."""
     from orchestrator import reward_score
 
-    if out is not None and not out.parent.is_dir():
-        raise ValueError(f"--out = {out}: there is no folder {out.parent}; remedy: make it")
+    if out is not None:
+        _check_out(out, file)
     with Console(quiet=as_json) as console:
         found = reward_score.score(folder, file, precision=precision, chat_template=chat_template, console=console)
         rows = "".join(json.dumps(line) + "\n" for line in found.lines)
@@ -57,6 +58,16 @@ def score(
             console.say(reward_score.text(found))
             return
     _emit(found.summary, as_json=as_json, text=reward_score.text(found))
+
+
+def _check_out(out: Path, file: Path) -> None:
+    """Before minutes of scoring."""
+    if not out.parent.is_dir():
+        raise ValueError(f"--out = {out}: there is no folder {out.parent}; remedy: make it")
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise ValueError(f"--out = {out}: cannot be written; remedy: name a file in a folder that takes it")
+    if out.exists() and file.exists() and out.samefile(file):
+        raise ValueError(f"--out = {out}: is the file that is scored; remedy: name another")
 
 
 def _emit(content: Mapping[str, Any], *, as_json: bool, text: str) -> None:

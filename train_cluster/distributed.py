@@ -97,7 +97,7 @@ class _Meetings:
             master_listen_fd=listening,
         )
 
-    def meet(self, word: str) -> str:
+    def meet(self, word: str = "here") -> str:
         self._held += 1
         keys = [f"meeting-{self._held}/{rank}" for rank in range(self._world_size)]
         # All have left the meeting before the last, or they would not have come to the last: runs are long, memory is not.

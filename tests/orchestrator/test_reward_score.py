@@ -149,6 +149,14 @@ def test_what_is_no_reward_model(headrace: Any, ensemble: Path, tmp_path: Path) 
     assert "FILE = nope: cannot be read" in headrace(ensemble, "nope", code=2)[1]
 
 
+def test_out_is_refused_before_it_costs_anything(headrace: Any, ensemble: Path, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rows", PAIRS)
+    before = file.read_bytes()
+    for out, reason in {file: "is the file that is scored", tmp_path: "cannot be written"}.items():
+        assert reason in headrace(ensemble, file, "--out", str(out), code=2)[1]
+    assert file.read_bytes() == before
+
+
 def test_a_score_that_is_not_finite_fails(headrace: Any, ensemble: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
