@@ -8,9 +8,6 @@ from score_cluster.reward_config import Precision
 
 logger = logging.getLogger(__name__)
 
-SCALAR_HEAD = "score"
-"""Of a reward model: the linear layer that makes a hidden state one number."""
-
 
 def check_folder(path: str, *, field: str) -> None:
     """ValueError: no config, or no weights."""

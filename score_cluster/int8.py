@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from score_cluster.frozen import SCALAR_HEAD
+SCALAR_HEAD = "score"
+"""Of a reward model: the linear layer that makes a hidden state one number."""
 
 
 def quantize(model: nn.Module, *, activations: bool, field: str) -> None:

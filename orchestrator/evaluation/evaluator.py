@@ -24,10 +24,10 @@ import numpy as np
 from gen_cluster.engine import Finished
 from orchestrator.evaluation import figures as fg
 from orchestrator.evaluation import statistics as st
-from orchestrator.evaluation.judges import Pair, PairJudge, Progress, ScoreJudge, both_orders, open_judge, silent
+from orchestrator.evaluation.judges import PairJudge, ScoreJudge, both_orders, open_judge, silent
 from orchestrator.evaluation.kl import ReferenceKl
 from orchestrator.evaluation.plan import Plan
-from orchestrator.evaluation.records import Answer, PolicyAnswers, Scored
+from orchestrator.evaluation.records import Answer, Pair, PolicyAnswers, Progress, Scored
 from orchestrator.evaluation.rewards import Rewards
 
 OWN_REWARD = "the recipe's reward"

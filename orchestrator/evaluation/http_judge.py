@@ -18,7 +18,7 @@ from typing import Any
 
 from orchestrator.errors import EvaluationFailed
 from orchestrator.evaluation.config import JudgeConfig
-from orchestrator.evaluation.judges import Pair, Progress
+from orchestrator.evaluation.records import Pair, Progress
 from score_cluster.http_address import shown
 from score_cluster.http_post import PostFailed, authorization, post
 from score_cluster.retries import full_jitter

@@ -14,25 +14,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from orchestrator.errors import EvaluationFailed
 from orchestrator.evaluation.config import JudgeConfig
-from orchestrator.evaluation.records import Answers, Question
+from orchestrator.evaluation.records import Answers, Pair, Progress, Question
 from orchestrator.evaluation.rewards import Rewards
 from orchestrator.imports import resolve
 from score_cluster.patience import Patience
 from score_cluster.reward_config import FunctionRewardConfig, ModelRewardConfig, RewardConfig
 
-Progress = Callable[[int, int], None]
-
 
 def silent(done: int, total: int) -> None: ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pair:
-    """Two answers to one prompt, in the order in which a judge sees them."""
-
-    question: Question
-    first: str
-    second: str
 
 
 @runtime_checkable
@@ -113,7 +102,7 @@ class PairFunction:
 def open_judge(config: JudgeConfig, *, model_path: str, threads: int, max_tokens: int) -> ScoreJudge | PairJudge:
     """model_path: the policies' folder. ValueError: one line says what cannot be loaded."""
     if config.url is not None:
-        from orchestrator.evaluation.http_judge import HttpJudge  # only where there is one
+        from orchestrator.evaluation.http_judge import HttpJudge  # threads and sockets only where there is one
 
         return HttpJudge(config)
     if config.function is not None and (function := _pair_function(config)) is not None:

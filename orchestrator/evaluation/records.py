@@ -1,10 +1,13 @@
 """What an evaluation is made of: held-out prompts, the answers of a policy, and what judges say of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from experience.schema import FinishReason, Float32Array, Int32Array
+
+Progress = Callable[[int, int], None]
+"""(done, of how many)"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,3 +62,12 @@ class PolicyAnswers:
     name: str
     scored: tuple[tuple[Scored, ...], ...]
     """[P][S]"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """Two answers to one prompt, in the order in which a judge sees them."""
+
+    question: Question
+    first: str
+    second: str

@@ -15,8 +15,8 @@ from orchestrator_folders import write_tokenizer
 from orchestrator.errors import EvaluationFailed
 from orchestrator.evaluation import http_judge
 from orchestrator.evaluation.config import JudgeConfig
-from orchestrator.evaluation.judges import Pair, PairJudge, ScoreJudge, both_orders, open_judge, silent
-from orchestrator.evaluation.records import Answer
+from orchestrator.evaluation.judges import PairJudge, ScoreJudge, both_orders, open_judge, silent
+from orchestrator.evaluation.records import Answer, Pair
 
 FUNCTIONS = '''
 """Judges that are of one mind, that favour a place, and that fail."""
