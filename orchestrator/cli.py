@@ -234,7 +234,7 @@ def train_reward(
     as_json: Json = False,
 ) -> None:
     """Train a reward model, or an ensemble, and write it with its card to `reward.out`; what was stopped or killed goes on."""
-    from orchestrator import reward_commands
+    from orchestrator.stages import reward_commands
 
     reward_commands.train(recipe, overrides or [], dry_run=dry_run, restart=restart, as_json=as_json)
 
@@ -258,7 +258,7 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="Only the summary, as one JSON object.")] = False,
 ) -> None:
     """Score any texts by a reward model; of pairs it says how often it is right."""
-    from orchestrator import reward_commands
+    from orchestrator.stages import reward_commands
 
     reward_commands.score(folder, file, out=out, precision=precision, chat_template=chat_template, as_json=as_json)
 

@@ -173,8 +173,8 @@ def replay(path: Path, *, as_json: bool) -> None:
 
 
 def pipeline(path: Path, overrides: list[str], *, dry_run: bool, as_json: bool) -> None:
-    from orchestrator.pipeline import Pipeline, table
-    from orchestrator.stage import Stopped
+    from orchestrator.stages.pipeline import Pipeline, table
+    from orchestrator.stages.stage import Stopped
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, whatever stage it meets
     whole, console = Pipeline(recipes.load(path, overrides)), Console(quiet=as_json)
@@ -195,7 +195,7 @@ def pipeline(path: Path, overrides: list[str], *, dry_run: bool, as_json: bool) 
 
 
 def sft(path: Path, overrides: list[str], *, dry_run: bool, restart: bool, as_json: bool) -> None:
-    from orchestrator import sft_inputs, sft_preview
+    from orchestrator.stages import sft_inputs, sft_preview
 
     recipe = recipes.load(path, overrides)
     inputs = sft_inputs.examine(recipe)
@@ -205,7 +205,7 @@ def sft(path: Path, overrides: list[str], *, dry_run: bool, restart: bool, as_js
         return
     for line in inputs.warnings:
         print(f"headrace: warning: {line}", file=sys.stderr)
-    from orchestrator.sft import fine_tune  # Ray
+    from orchestrator.stages.sft import fine_tune  # Ray
 
     with Console(quiet=as_json) as console:
         answer = fine_tune(recipe, inputs, console=console, restart=restart)

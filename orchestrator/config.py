@@ -12,12 +12,12 @@ from gen_cluster.config import GenerationConfig
 from orchestrator.data.config import DataConfig
 from orchestrator.evaluation.config import EvaluationConfig
 from orchestrator.ray_config import RayConfig
-from orchestrator.rules import violations
+from orchestrator.rules.every import violations
 from orchestrator.sections import ModelConfig, RunConfig, SuperviseConfig
 from score_cluster.config import ScoringConfig
 from train_cluster.config import TrainingConfig
-from train_cluster.reward_config import RewardTrainingConfig
-from train_cluster.sft_config import SftConfig
+from train_cluster.reward.config import RewardTrainingConfig
+from train_cluster.supervised.sft_config import SftConfig
 from weightstore.config import StoreConfig
 
 

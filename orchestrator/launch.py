@@ -11,7 +11,7 @@ from orchestrator.imports import BUILDER, collector_off
 from orchestrator.inputs import same_inputs
 
 if TYPE_CHECKING:
-    from orchestrator.session import Session
+    from orchestrator.stages.session import Session
 
 
 def resumable(folder: RunFolder, overrides: list[str]) -> Recipe:

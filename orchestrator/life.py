@@ -33,7 +33,7 @@ from orchestrator.imports import BUILDER
 from orchestrator.periodic.evaluation import PeriodicEvaluation
 from orchestrator.prompts import PromptIssuer
 from orchestrator.run import Ending, Run, Signals
-from orchestrator.session import Session
+from orchestrator.stages.session import Session
 from orchestrator.stores import LINEAGE, claim_name, open_buffer, open_ledger, open_server, open_store
 from orchestrator.topology import Topology
 from orchestrator.versions import life_record

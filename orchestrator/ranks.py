@@ -18,7 +18,7 @@ from orchestrator.folder import RunFolder
 from orchestrator.imports import BUILDER
 from orchestrator.member import Member, cause_of
 from orchestrator.sections import SuperviseConfig
-from orchestrator.session import Session
+from orchestrator.stages.session import Session
 from orchestrator.stores import open_store
 from orchestrator.supervise import back_off
 from orchestrator.topology import Topology

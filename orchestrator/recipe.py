@@ -19,7 +19,7 @@ from orchestrator import yamlfile
 from orchestrator.config import Recipe
 from orchestrator.location import kinds_at, locate
 from orchestrator.nearest import nearest_key
-from orchestrator.rules import violations
+from orchestrator.rules.every import violations
 
 PATH_KEYS = (
     "run.root", "model.path", "data.path", "data.sources.*.path", "sft.base", "sft.path", "sft.held_out_path",

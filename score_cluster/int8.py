@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-SCALAR_HEAD = "score"
-"""Of a reward model: the linear layer that makes a hidden state one number."""
+from score_cluster.reward_config import SCALAR_HEAD
 
 
 def quantize(model: nn.Module, *, activations: bool, field: str) -> None:

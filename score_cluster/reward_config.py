@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 Precision = Literal["int8", "int8_weights", "float32", "bfloat16"]
 """int8 = per-channel weights and per-token dynamic activations; int8_weights = weights alone."""
 
+SCALAR_HEAD = "score"
+"""Of a reward model: the linear layer that makes a hidden state one number."""
+
 
 class ComponentConfig(BaseModel):
     """What every component has."""

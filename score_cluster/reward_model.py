@@ -12,8 +12,7 @@ import numpy as np
 from experience.schema import Int32Array
 from score_cluster.batching import micro_batches
 from score_cluster.frozen import check_folder, load_frozen
-from score_cluster.int8 import SCALAR_HEAD
-from score_cluster.reward_config import Precision
+from score_cluster.reward_config import SCALAR_HEAD, Precision
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from orchestrator import recipe as recipes
 from orchestrator.cli import app
 from orchestrator.evaluation.keys import KEYS
-from orchestrator.rules import RULES
+from orchestrator.rules.every import RULES
 from score_cluster import rewards
 from score_cluster.reward_config import FunctionRewardConfig
 from train_cluster.report import CriticReport, StepReport

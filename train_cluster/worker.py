@@ -23,7 +23,7 @@ from train_cluster.compose import Composer
 from train_cluster.config import HISTORY_STEPS, TrainingConfig
 from train_cluster.publication import Publisher, weights_digest
 from train_cluster.snapshot import Writer, agree_on_cut, load, snapshot
-from train_cluster.stage_rank import StageRank
+from train_cluster.supervised.rank import StageRank
 from train_cluster.trained import TrainedModels
 from weightstore import retention
 from weightstore.blobs import BlobStore

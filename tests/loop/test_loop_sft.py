@@ -13,11 +13,11 @@ from loop_commands import events, headrace
 from safetensors.torch import load_file
 
 from orchestrator import recipe as recipes
-from orchestrator.sft_inputs import examine
-from train_cluster import sft, sft_data, supervised
+from orchestrator.stages.sft_inputs import examine
 from train_cluster.config import OptimizerConfig
 from train_cluster.model import load_policy
 from train_cluster.plain import PlainEngine
+from train_cluster.supervised import loop, sft, sft_data
 
 STEPS, KILLED_AFTER, NEWEST_CUT = 12, 8, 6
 SFT = {
@@ -66,8 +66,8 @@ def test_fine_tuning_survives_the_death_of_a_rank(recipe: Path, tmp_path: Path) 
         load_policy(config.base, random_init=True, seed=loaded.run.seed),
         optimizer=OptimizerConfig(weight_decay=config.weight_decay),
     )
-    reports: list[supervised.StageReport] = []
-    supervised.train(
+    reports: list[loop.StageReport] = []
+    loop.train(
         engine,
         sft.CompletionLoss(),
         trained,

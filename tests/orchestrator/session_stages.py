@@ -60,10 +60,10 @@ def load(spec: Mapping[str, Any]) -> None:
 def main(place: str) -> dict[str, Any]:
     from orchestrator_recipes import a_recipe
 
-    from orchestrator import session as sessions
     from orchestrator.errors import RunFailed
     from orchestrator.folder import RunFolder
     from orchestrator.ranks import RankCrew
+    from orchestrator.stages import session as sessions
     from orchestrator.stores import open_store
     from orchestrator.topology import Topology
 

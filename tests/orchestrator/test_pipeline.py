@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 from orchestrator_folders import LETTERS, a_run, sections, write_model, write_rows
 
-from orchestrator import cli, judgement, pipeline, yamlfile
+from orchestrator import cli, yamlfile
 from orchestrator import recipe as recipes
 from orchestrator.errors import RunFailed
 from orchestrator.evaluation import policies
 from orchestrator.evaluation.config import EvaluationConfig, JudgeConfig
 from orchestrator.folder import RunFolder
-from orchestrator.pipeline import Pipeline, table
 from orchestrator.recipe import RecipeError
-from orchestrator.stage import Stage, Stopped
-from orchestrator.stages import stages_of
+from orchestrator.stages import judgement, pipeline
+from orchestrator.stages.known import stages_of
+from orchestrator.stages.pipeline import Pipeline, table
+from orchestrator.stages.stage import Stage, Stopped
 from orchestrator.stores import open_store
 from weightstore.manifest import WeightVersion
 from weightstore.pins import BEST, pin

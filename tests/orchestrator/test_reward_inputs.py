@@ -8,10 +8,11 @@ import pytest
 from orchestrator_folders import sections, write_model, write_rows
 
 from orchestrator import recipe as recipes
-from orchestrator import reward, yamlfile
+from orchestrator import yamlfile
 from orchestrator.config import Recipe
 from orchestrator.recipe import RecipeError
-from orchestrator.reward_inputs import examine
+from orchestrator.stages import reward
+from orchestrator.stages.reward_inputs import examine
 
 PAIRS = [{"prompt": f"say {word}", "chosen": f"{word}.", "rejected": "no"} for word in ("a", "b", "c", "d", "e", "f")]
 

@@ -4,7 +4,7 @@ import pytest
 
 from gen_cluster.config import GenerationConfig
 from orchestrator.ray_config import RayConfig
-from orchestrator.rules import violations
+from orchestrator.rules.every import violations
 from score_cluster.config import ScoringConfig
 
 MODEL = {"name": "m", "kind": "model", "path": "/m"}

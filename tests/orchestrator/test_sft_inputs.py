@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from orchestrator_folders import CHAT_TEMPLATE, sections, write_model, write_rows
 
-from orchestrator import sft_card, sft_inputs, sft_preview
 from orchestrator.config import Recipe
 from orchestrator.recipe import RecipeError
-from orchestrator.stage_work import StageWork, begun
-from train_cluster.sft_rows import Tokens
+from orchestrator.stages import sft_card, sft_inputs, sft_preview
+from orchestrator.stages.work import StageWork, begun
+from train_cluster.supervised.sft_rows import Tokens
 
 ENDING = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 PAIRS = [{"prompt": f"{a}{b}.", "completion": f"{b}{a}"} for a in "abcdef" for b in "abcd"]

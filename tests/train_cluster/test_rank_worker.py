@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from experience.config import PacingConfig
 from experience.ledger import Ledger
-from train_cluster import sft_data
 from train_cluster.checkpoint import cuts
 from train_cluster.config import CheckpointConfig, CriticConfig, KlConfig, OptimizerConfig, PpoConfig, TrainingConfig
-from train_cluster.sft_config import SftConfig
-from train_cluster.sft_rows import Tokens
+from train_cluster.supervised import sft_data
+from train_cluster.supervised.sft_config import SftConfig
+from train_cluster.supervised.sft_rows import Tokens
 from train_cluster.worker import TrainerRank
 from weightstore.blobs import FileBlobStore
 from weightstore.config import StoreConfig

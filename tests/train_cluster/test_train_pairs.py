@@ -9,11 +9,11 @@ import pytest
 from train_pairs import EOS, clean_pairs, save_letters, write_rows
 from transformers import AutoTokenizer
 
-from train_cluster.pair_split import member_pairs, split_against, split_pairs
-from train_cluster.pair_text import Template
-from train_cluster.pairs import BadPairs, PairFile, read_pairs
-from train_cluster.reward_config import RewardTrainingConfig
-from train_cluster.reward_objective import balance_lengths
+from train_cluster.reward.config import RewardTrainingConfig
+from train_cluster.reward.objective import balance_lengths
+from train_cluster.reward.pair_split import member_pairs, split_against, split_pairs
+from train_cluster.reward.pair_text import Template
+from train_cluster.reward.pairs import BadPairs, PairFile, read_pairs
 
 
 @pytest.fixture(scope="module")

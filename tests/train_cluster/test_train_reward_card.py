@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from train_cluster import reward_card, reward_page
-from train_cluster.reward_card import HeldOut
+from train_cluster.reward import figures, page
+from train_cluster.reward.figures import HeldOut
 
 
 def held_out(chosen: list[float], rejected: list[float], **changes: object) -> HeldOut:
@@ -18,9 +18,9 @@ def held_out(chosen: list[float], rejected: list[float], **changes: object) -> H
 
 def test_wilson_interval() -> None:
     # 8 of 10: centre 0.8 + 3.8415/20 = 0.99207, half 1.95996 · √(0.016 + 0.0096036) = 0.31362, over 1.38415
-    p, (low, high) = reward_card.share(np.array([1.0] * 8 + [0.0] * 2))
+    p, (low, high) = figures.share(np.array([1.0] * 8 + [0.0] * 2))
     assert (p, low, high) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-4)
-    assert reward_card.share(np.ones(20))[1] == pytest.approx([0.8389, 1.0], abs=1e-4)
+    assert figures.share(np.ones(20))[1] == pytest.approx([0.8389, 1.0], abs=1e-4)
 
 
 def test_a_tie_is_half_right() -> None:
@@ -41,7 +41,7 @@ def test_a_tie_is_half_right() -> None:
 def test_verdicts(accuracy: float, pairs: int, word: str, advice: str) -> None:
     right = np.zeros(pairs)
     right[: round(accuracy * pairs)] = 1
-    found = reward_card.verdict(*reward_card.share(right))
+    found = figures.verdict(*figures.share(right))
     assert found["word"] == word
     assert advice in found["advice"]
 
@@ -49,7 +49,7 @@ def test_verdicts(accuracy: float, pairs: int, word: str, advice: str) -> None:
 def test_calibration_counts_what_was_said_and_what_came() -> None:
     # differences of log 3 say 75 %: three are right of four; those of −log 9 say 90 % and are wrong
     three = np.log(3.0)
-    found = reward_card.calibration(np.array([three, three, three, -three, -np.log(9.0)]))
+    found = figures.calibration(np.array([three, three, three, -three, -np.log(9.0)]))
     low, high = found["bins"]
     assert (low["pairs"], low["said"], low["observed"]) == (4, pytest.approx(0.75), pytest.approx(0.75))
     assert (high["pairs"], high["said"], high["observed"]) == (1, pytest.approx(0.9), 0)
@@ -60,36 +60,36 @@ def test_a_model_that_says_what_comes_is_calibrated() -> None:
     random = np.random.default_rng(0)
     said = random.uniform(-3, 3, 20_000)
     comes = np.where(random.uniform(size=said.size) < 1 / (1 + np.exp(-said)), said, -said)
-    assert reward_card.calibration(comes)["expected_calibration_error"] < 0.02
-    assert reward_card.calibration(4 * comes)["expected_calibration_error"] > 0.1  # four times too sure
+    assert figures.calibration(comes)["expected_calibration_error"] < 0.02
+    assert figures.calibration(4 * comes)["expected_calibration_error"] > 0.1  # four times too sure
 
 
 def test_length_bias_is_measured_and_warned_of() -> None:
     lengths = {"chosen_tokens": np.array([5.0, 6.0, 7.0]), "rejected_tokens": np.array([1.0, 2.0, 8.0])}
-    leaning = reward_card.length_bias(held_out([5, 6, 7], [1, 2, 8], **lengths))
+    leaning = figures.length_bias(held_out([5, 6, 7], [1, 2, 8], **lengths))
     assert leaning["pearson"] == pytest.approx(1)
     assert leaning["chosen_is_longer"] == pytest.approx(2 / 3)
     assert "longer answers" in leaning["warning"]
     assert "reward.length_penalty=1" in leaning["warning"]
-    shorter = reward_card.length_bias(held_out([-5, -6, -7], [-1, -2, -8], **lengths))
+    shorter = figures.length_bias(held_out([-5, -6, -7], [-1, -2, -8], **lengths))
     assert "shorter answers" in shorter["warning"]
-    assert reward_card.length_bias(held_out([1, 0, 1], [0, 1, 0]))["warning"] == ""  # lengths do not vary
-    slight = reward_card.length_bias(held_out([1, 3, 1], [3, 1, 2.4], **lengths))
+    assert figures.length_bias(held_out([1, 0, 1], [0, 1, 0]))["warning"] == ""  # lengths do not vary
+    slight = figures.length_bias(held_out([1, 3, 1], [3, 1, 2.4], **lengths))
     assert abs(slight["pearson"]) < 0.2
     assert slight["warning"] == ""
 
 
 def test_agreement_of_members() -> None:
     one, two, three = (held_out(chosen, [0, 0, 0, 0]) for chosen in ([1, 1, 1, 1], [1, 1, 1, -1], [1, 1, -1, -1]))
-    found = reward_card.agreement(np.stack([one.chosen, two.chosen, three.chosen]))
+    found = figures.agreement(np.stack([one.chosen, two.chosen, three.chosen]))
     assert found["matrix"] == [[1, 0.75, 0.5], [0.75, 1, 0.75], [0.5, 0.75, 1]]
     assert found["mean"] == pytest.approx((0.75 + 0.5 + 0.75) / 3)
     assert found["unanimous"] == 0.5
-    assert reward_card.mean_of([one, two, three]).chosen == pytest.approx([1, 1, 1 / 3, -1 / 3])
+    assert figures.mean_of([one, two, three]).chosen == pytest.approx([1, 1, 1 / 3, -1 / 3])
 
 
 def test_quality_by_category() -> None:
-    found = reward_card.quality(held_out([1, 1, 0, 0], [0, 0, 1, 1], categories=("a", "a", "a", "")))
+    found = figures.quality(held_out([1, 1, 0, 0], [0, 0, 1, 1], categories=("a", "a", "a", "")))
     assert found["accuracy"] == 0.5
     assert list(found["categories"]) == ["a"]
     assert found["categories"]["a"]["accuracy"] == pytest.approx(2 / 3)
@@ -106,11 +106,11 @@ def a_card(found: HeldOut) -> dict[str, Any]:
         "name": hostile,
         "data": data,
         "training": {"base": hostile, "steps": 3, "config": {"batch_pairs": 4}},
-        "held_out": reward_card.quality(found),
+        "held_out": figures.quality(found),
         "curve": [{"step": 0, "loss": None, "held_out_loss": 0.7}, {"step": 1, "loss": 0.6, "accuracy": 0.5}],
         "hashes": {"weights_sha256": "cd"},
         "members": [member, member],
-        "agreement": reward_card.agreement(np.ones((2, 3))),
+        "agreement": figures.agreement(np.ones((2, 3))),
     }
 
 
@@ -125,7 +125,7 @@ class Tags(HTMLParser):
 
 def test_the_page_shows_it_all_and_fetches_nothing() -> None:
     found = held_out([1, 2, 0], [0, 3, -1], categories=("<b>", "x", "x"), chosen_tokens=np.array([3.0, 9.0, 1.0]))
-    html = reward_page.page(a_card(found), found)
+    html = page.page(a_card(found), found)
     tags = Tags()
     tags.feed(html)
     names = [name for name, _ in tags.seen]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from train_cluster.reward_loss import length_margins, length_slope, preference_loss
+from train_cluster.reward.losses import length_margins, length_slope, preference_loss
 
 
 def t(*values: float) -> torch.Tensor:

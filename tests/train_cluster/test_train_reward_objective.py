@@ -12,17 +12,17 @@ import torch
 from train_pairs import clean_pairs, save_letters, word, write_rows
 from transformers import AutoTokenizer
 
-from train_cluster import supervised
 from train_cluster.config import OptimizerConfig
-from train_cluster.pair_text import Template
-from train_cluster.pairs import Pair, read_pairs
 from train_cluster.plain import PlainEngine
-from train_cluster.reward_card import HeldOut, length_bias, quality
-from train_cluster.reward_config import RewardTrainingConfig
-from train_cluster.reward_loss import preference_loss
-from train_cluster.reward_objective import PreferenceLoss, balance_lengths, row_inputs, score_sequences
-from train_cluster.reward_training import judge
+from train_cluster.reward.config import RewardTrainingConfig
+from train_cluster.reward.figures import HeldOut, length_bias, quality
+from train_cluster.reward.losses import preference_loss
+from train_cluster.reward.objective import PreferenceLoss, balance_lengths, row_inputs, score_sequences
+from train_cluster.reward.pair_text import Template
+from train_cluster.reward.pairs import Pair, read_pairs
+from train_cluster.reward.training import judge
 from train_cluster.scalar import load_scalar
+from train_cluster.supervised import loop
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def an_engine(letters: Path, *, dropout: float = 0.0) -> PlainEngine:
 def train(engine: PlainEngine, pairs: tuple[Pair, ...], *, capacity: int = 512, epochs: int = 1) -> list[float]:
     config = RewardTrainingConfig(path="p", out="o", learning_rate=0.01, warmup_steps=2, epochs=epochs)
     losses: list[float] = []
-    supervised.train(
+    loop.train(
         engine,
         PreferenceLoss(centring=0.01, flip_rate=0),
         pairs,

@@ -18,8 +18,8 @@ from transformers import AutoModelForSequenceClassification
 
 from train_cluster import distributed
 from train_cluster.config import TrainingConfig
-from train_cluster.reward_config import RewardTrainingConfig
-from train_cluster.reward_training import Job, run
+from train_cluster.reward.config import RewardTrainingConfig
+from train_cluster.reward.training import Job, run
 
 STEPS = 30
 """Of each member: 480 pairs in batches of 16."""

@@ -10,14 +10,15 @@ import torch
 from train_records import VOCABULARY, save_tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from train_cluster import rows, sft, supervised
+from train_cluster import rows
 from train_cluster.checkpoint import cuts
 from train_cluster.config import OptimizerConfig
-from train_cluster.journal import Journal
 from train_cluster.model import load_policy
 from train_cluster.plain import PlainEngine
-from train_cluster.sft_config import SftConfig
-from train_cluster.stage_cuts import StageCuts
+from train_cluster.supervised import loop, sft
+from train_cluster.supervised.cuts import StageCuts
+from train_cluster.supervised.journal import Journal
+from train_cluster.supervised.sft_config import SftConfig
 from weightstore.blobs import FileBlobStore
 
 CONFIG = SftConfig(
@@ -56,9 +57,9 @@ def an_engine(model: Path, *, dropout: float = 0.0) -> PlainEngine:
     )
 
 
-def train(engine: PlainEngine, units: list[rows.Sequence] | None = None, **changes: Any) -> supervised.Outcome:
+def train(engine: PlainEngine, units: list[rows.Sequence] | None = None, **changes: Any) -> loop.Outcome:
     settings: dict[str, Any] = {"config": CONFIG, "batch_units": 8, "micro_batch_tokens": 64, "seed": 1} | changes
-    return supervised.train(engine, sft.CompletionLoss(), examples() if units is None else units, **settings)
+    return loop.train(engine, sft.CompletionLoss(), examples() if units is None else units, **settings)
 
 
 def test_only_what_is_trained_is_in_the_loss(model: Path) -> None:
@@ -96,7 +97,7 @@ def test_packing_does_not_change_the_result(model: Path) -> None:
 
 
 def test_it_learns_and_repeats_itself(model: Path) -> None:
-    seen: list[supervised.StageReport] = []
+    seen: list[loop.StageReport] = []
     config = CONFIG.model_copy(update={"epochs": 12, "eval_steps": None})
     units = examples()
     engine, again = an_engine(model), an_engine(model)
@@ -114,7 +115,7 @@ def test_it_learns_and_repeats_itself(model: Path) -> None:
 
 def test_each_step_draws_a_dropout_of_its_own(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
-    monkeypatch.setattr(supervised, "seed_generators", lambda seed, *, rank: seeds.append(seed))
+    monkeypatch.setattr(loop, "seed_generators", lambda seed, *, rank: seeds.append(seed))
     train(an_engine(model))
     assert len(set(seeds)) == len(seeds) == 6  # two epochs of 8, 8 and 1
 
@@ -128,7 +129,7 @@ def test_held_out_examples_teach_nothing(model: Path) -> None:
 
 def test_every_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
     epochs = [
-        [i for step in range(first, first + 3) for i in supervised.members_of(step, units=17, batch_units=8, seed=1)]
+        [i for step in range(first, first + 3) for i in loop.members_of(step, units=17, batch_units=8, seed=1)]
         for first in (1, 4)
     ]
     assert [sorted(epoch) for epoch in epochs] == [list(range(17))] * 2
@@ -164,7 +165,7 @@ def test_a_stage_that_was_stopped_ends_where_an_unbroken_one_does(model: Path, t
 def test_a_stage_that_died_goes_on_from_its_newest_cut(model: Path, tmp_path: Path) -> None:
     """Of steps 1 to 5 the cuts at 2 and 4 were due; the journal's line of 5 is replaced."""
 
-    def dies(report: supervised.StageReport) -> None:
+    def dies(report: loop.StageReport) -> None:
         if report.step == 5:
             stage.wait()  # else the last cut may not be there yet
             raise RuntimeError("gone")

@@ -7,8 +7,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from train_cluster import sft_data
-from train_cluster.sft_rows import Chat, Form, PlainText, PromptAndCompletion, Tokens, tokenise
+from train_cluster.supervised import sft_data
+from train_cluster.supervised.sft_rows import Chat, Form, PlainText, PromptAndCompletion, Tokens, tokenise
 
 SPECIAL = ("<bos>", "<eos>", "<|s|>", "<|e|>")
 CHATML = (
