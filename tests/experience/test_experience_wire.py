@@ -146,7 +146,9 @@ def test_damage_raises_value_error_or_still_gives_the_type(data):
         assert isinstance(wire.decode(bytes(damaged), ScoredGroup), ScoredGroup)
 
 
-@pytest.mark.parametrize("value", [object(), np.array([object()]), np.array(["text"])], ids=repr)
+@pytest.mark.parametrize(
+    "value", [object(), np.array([object()]), np.array(["text"])], ids=["object", "objects", "texts"]
+)
 def test_what_has_no_wire_form_is_refused(value):
     with pytest.raises(ValueError, match="Prompt has no wire form"):
         wire.encode(dataclasses.replace(a_prompt(), metadata={"bad": value}))
