@@ -35,7 +35,8 @@ lint: install ## format, lint, types and the import contract
 	@$(BIN)/lint-imports
 
 test: test-servers ## the tests, two files at a time (10 minutes)
-	@$(PYTEST) -n 2 --dist loadfile -m "not faults"
+	@$(PYTEST) -n 2 --dist loadfile -m "not faults and not alone"
+	@$(PYTEST) -m alone
 
 faults: test-servers ## the tests that kill parts of a running loop (6 minutes)
 	@$(PYTEST) -m faults

@@ -7,6 +7,8 @@ The folder's name must be short: Ray's sockets lie below it.
 
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 # Read by the raylets when they start.
 os.environ |= {
@@ -20,6 +22,8 @@ os.environ |= {
 def main(folder: str, *nodes: str) -> None:
     from ray.cluster_utils import Cluster  # after the environment is set
 
+    # Where Ray notes a cluster's address; it makes the folder itself only when it starts on its own.
+    Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)
     cluster = Cluster()
     for index, node in enumerate(nodes):
         cpus, gpus = node.split(":")

@@ -13,6 +13,7 @@ from experience.buffer import BufferFull, BufferRefused, BufferUnavailable
 from experience.config import ExperienceConfig
 from experience.redis_buffer import RedisBuffer
 from experience.redis_client import Address
+from experience.schema import SCHEMA_VERSION
 from experience.server import EmbeddedServer
 
 
@@ -154,7 +155,7 @@ def test_refusals_name_key_value_and_remedy(server):
         assert "\n" not in str(caught.value)
 
     client.hset("headrace:{r}:meta", "schema", "0")
-    refused(r"headrace:\{r\}:meta: schema = 0, this headrace writes 1; finish the run")
+    refused(rf"headrace:\{{r\}}:meta: schema = 0, this headrace writes {SCHEMA_VERSION}; finish the run")
     client.hset("headrace:{r}:meta", "fingerprint", "x")
     refused(r"headrace:\{r\}:meta: fingerprint = x, this run has f; it is another run of this name")
     client.xadd("headrace:{s}:prompts", {"not": "ours"})

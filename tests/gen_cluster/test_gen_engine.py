@@ -17,6 +17,8 @@ from weightstore.blobs import FileBlobStore
 from weightstore.fetch import FetchedVersion, StoreWeightSource
 from weightstore.manifest import WeightVersion
 
+pytestmark = pytest.mark.alone
+
 TOLERANCE = 1e-5
 """Nats; vLLM's kernels and transformers' differ by about 5e-7."""
 

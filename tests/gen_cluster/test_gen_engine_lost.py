@@ -7,6 +7,8 @@ from gen_cluster.engine import EngineLost
 from gen_cluster.vllm_engine import VllmEngine
 from gen_cluster.weight_engine import HeadraceWeightEngine
 
+pytestmark = pytest.mark.alone
+
 
 def test_a_parameter_left_unloaded_loses_the_engine(
     spoiled_engine: VllmEngine, published: Published, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ import time
 
 import gen_tiny_policy
 import numpy as np
+import pytest
 from gen_tiny_policy import SECOND, Published, logprobs_of, prompt_tokens, sampling
 
 from experience.memory import MemoryBuffer, MemoryServer
@@ -13,6 +14,8 @@ from gen_cluster.config import GenerationConfig
 from gen_cluster.vllm_engine import VllmEngine
 from gen_cluster.worker import GenerationWorker
 from weightstore import publish
+
+pytestmark = pytest.mark.alone
 
 G = 4
 

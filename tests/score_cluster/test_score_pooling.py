@@ -12,6 +12,8 @@ import torch
 from score_cluster.pooling import VllmRewardModel
 from score_cluster.reward_model import HfRewardModel
 
+pytestmark = pytest.mark.alone
+
 FIELD = "reward 'r': path"
 
 
