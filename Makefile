@@ -34,11 +34,11 @@ lint: install ## format, lint, types and the import contract
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: test-servers ## the tests, two files at a time (10 minutes)
+test: test-servers ## the tests, two files at a time (8 minutes)
 	@$(PYTEST) -n 2 --dist loadfile -m "not faults and not alone"
 	@$(PYTEST) -m alone
 
-faults: test-servers ## the tests that kill parts of a running loop (6 minutes)
+faults: test-servers ## the tests that kill parts of a running loop (8 minutes)
 	@$(PYTEST) -m faults
 
 bench: install ## the benchmarks, on an idle machine; rewrites docs/benchmarks.md (25 minutes)
