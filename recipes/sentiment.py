@@ -17,6 +17,7 @@ import typer
 
 from recipes.gold import value
 from recipes.remarks import Opening, opening, remark
+from recipes.tiny_llama import write_folder
 from recipes.words import vocabulary
 
 SFT_REMARKS, PAIRS, TRAIN_PROMPTS, HELD_OUT_PROMPTS = 16384, 8192, 8192, 512
@@ -97,28 +98,8 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def write_model(folder: Path) -> None:
-    """A Llama architecture of 0.46 M parameters and a tokenizer of whole words; the weights are drawn by SFT."""
-    from transformers import LlamaConfig  # seconds to import
-
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = word_tokenizer()
-    tokenizer.save_pretrained(folder)
-    LlamaConfig(
-        architectures=["LlamaForCausalLM"],
-        dtype="float32",
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=2,
-        num_attention_heads=4,  # of 32 dimensions: vLLM's CPU attention has no kernel for 16
-        num_key_value_heads=4,
-        max_position_embeddings=CONTEXT_TOKENS,
-        tie_word_embeddings=True,
-        initializer_range=0.05,  # so narrow a model learns about twice as fast as from 0.02
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    ).save_pretrained(folder)
+    """A tiny Llama with a tokenizer of whole words."""
+    write_folder(folder, word_tokenizer(), context_tokens=CONTEXT_TOKENS)
 
 
 def word_tokenizer() -> Any:
