@@ -1,0 +1,72 @@
+"""The door of every command: what registers it, and turns what went wrong into one line and an exit code.
+
+Exit codes: 0 done (or stopped cleanly), 1 the run failed, 2 the user's mistake, 130 interrupted.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from orchestrator.errors import EvaluationFailed, RunFailed
+from weightstore.blobs import StoreError
+
+app = typer.Typer(
+    help="Reinforcement learning from human feedback on three decoupled clusters.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file.", show_default=False)]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its name below ./runs.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings that replace the recipe's.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output instead of text.")]
+
+runs_app = typer.Typer(help="List and remove runs.", no_args_is_help=True)
+app.add_typer(runs_app, name="runs")
+reward_app = typer.Typer(help="Train reward models on pairs of answers, and score with them.", no_args_is_help=True)
+app.add_typer(reward_app, name="reward")
+
+
+def command(name: str, *, group: typer.Typer = app) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command whose errors reach the user as one line each, never as a traceback."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def run(*arguments: Any, **named: Any) -> None:
+            try:
+                function(*arguments, **named)
+            except (typer.Exit, typer.Abort):
+                raise
+            except KeyboardInterrupt:
+                raise typer.Exit(130) from None
+            except BrokenPipeError:  # whoever read our output has gone
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise typer.Exit(1) from None
+            except ValueError as error:
+                _fail(str(error), code=2)
+            except (RunFailed, EvaluationFailed, StoreError) as error:
+                _fail(str(error), code=1)
+            except Exception as error:  # the last door; a run's driver has logged the traceback already
+                if os.environ.get("HEADRACE_DEBUG"):
+                    raise
+                line = f"internal error: {type(error).__name__}: {error} (HEADRACE_DEBUG=1 shows where)"
+                _fail(line, code=1)
+
+        return group.command(name)(run)
+
+    return register
+
+
+def _fail(message: str, *, code: int) -> NoReturn:
+    for line in message.splitlines():
+        print(f"headrace: {line}", file=sys.stderr)
+    raise typer.Exit(code) from None
