@@ -13,7 +13,7 @@ help: ## show this list
 install: ## create .venv and install the pinned CPU stack (under 3 minutes; repeats are instant)
 	@requirements/install
 
-test-servers: install ## Redis 7.0 for the tests, from this machine's packages, into .venv (no root; seconds)
+test-servers: install ## Redis 7.0 and Prometheus for the tests, from this machine's packages, into .venv (no root; seconds)
 	@requirements/install test-servers
 
 demo: install ## SFT, a reward model, PPO on the three clusters, a judge that none of them has seen (5 minutes)
