@@ -1,0 +1,93 @@
+"""One real run that is looked at from outside while it lives and after its end, and the Prometheus that watches it."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from loop_commands import Life, living
+from watched_prometheus import Prometheus, prometheus
+
+NAME = "watched"
+STEPS = 60
+LIVE_STEP = 6
+"""From here on a run counts as at work: every stage has handed on something, and the first evaluation is asked for."""
+CHANGES: dict[str, Any] = {
+    "run": {"name": NAME, "steps": STEPS},
+    "generation": {"group_size": 8, "max_tokens": 32},
+    "training": {"checkpoint": {"interval_steps": 8}},
+    "pacing": {"batch_groups": 8},
+    "evaluation": {
+        "path": "data/heldout.jsonl",
+        "limit": 16,
+        "interval_steps": 4,
+        "judge": {"function": "score_cluster.functions:character_accuracy"},
+    },
+}
+"""To the recipe of conftest.py: answers enough that some forty steps take a minute, and evaluation beside them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """A run that is at work or over, its folder, and the server that scrapes it every second."""
+
+    life: Life
+    prometheus: Prometheus
+    started: float
+    """Unix seconds, before the command was given."""
+
+    @property
+    def run(self) -> Path:
+        return self.life.run
+
+    def is_live(self) -> bool:
+        return self.life.process.poll() is None
+
+    def wait_until_at_work(self) -> None:
+        self.life.until(
+            f"step {LIVE_STEP}, and a scrape of every process",
+            lambda: self.life.status().get("step", 0) >= LIVE_STEP and self._all_scraped(),
+        )
+
+    def wait_for_the_end(self) -> None:
+        """The command's own end, and then every process of it gone from the targets' answers."""
+        if self.is_live():
+            code, out, err = self.life.ends()
+            assert code == 0, f"exit {code}\n{out}\n{err}"
+
+    def _all_scraped(self) -> bool:
+        """Of the targets that the run names now, each has answered a scrape."""
+        targets = json.loads((self.run / "targets.json").read_text())
+        workers = {target["labels"]["worker"] for target in targets}
+        up = self.prometheus.query(f'up{{run="{NAME}"}} == 1')
+        return (
+            {"driver", "eval-0", "gen-0", "rank-0", "rank-1", "score-0"}
+            <= workers
+            <= {s["metric"]["worker"] for s in up}
+        )
+
+
+@contextmanager
+def watching(workplace: Path, prometheus_folder: Path) -> Iterator[Watched]:
+    """Start the command and the server; both are gone afterwards, whatever the tests made of it."""
+    recipe = workplace / f"{NAME}.yaml"
+    recipe.write_text(yaml.safe_dump(_merged(yaml.safe_load((workplace / "small.yaml").read_text()), CHANGES)))
+    run = workplace / "runs" / NAME
+    started = time.time()
+    with (
+        prometheus(prometheus_folder, targets=run / "targets.json") as server,
+        living("run", recipe.name, run=run, cwd=workplace) as life,
+    ):
+        yield Watched(life=life, prometheus=server, started=started)
+
+
+def _merged(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with these values in place of its own, section by section."""
+    found = dict(recipe)
+    for key, value in changes.items():
+        found[key] = _merged(recipe.get(key, {}), value) if isinstance(value, dict) else value
+    return found
