@@ -137,7 +137,7 @@ def analyse(case: Case, run: Path) -> Result:
     log = records.read(run)
     trained = {line["step"]: line for line in records.events(log, "step trained")}
     committed = {line["step"]: line["at"] for line in records.events(log, "batch committed")}
-    copied = {line["number"]: line["gather_s"] for line in records.events(log, "published", worker="driver")}
+    copied = {line["step"]: line["gather_s"] for line in records.events(log, "published", worker="driver")}
     ends = {step: line["at"] for step, line in trained.items()}
     begins = {step: line["at"] - line["seconds"] for step, line in trained.items()}
     counted = range(WARM_UP + 1, STEPS + 1)

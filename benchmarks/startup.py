@@ -38,13 +38,13 @@ PARTS: Mapping[str, Sequence[tuple[str, str]]] = {
         ("vllm imported", "libraries"),
         ("built", "engine"),
         ("version served", "first version"),
-        ("first group generated", "first group"),
+        ("groups generated", "first group"),
     ],
     "score": [
         ("process up", "process"),
         ("built", "libraries"),
         ("ready", "rewards, INT8 reference"),
-        ("first groups scored", "waits for groups, scores"),
+        ("groups scored", "waits for groups, scores"),
     ],
     "rank": [
         ("process up", "process"),

@@ -74,7 +74,7 @@ def account(log: Sequence[records.Line], reports: Sequence[Mapping[str, Any]], *
     ends = {step: line["at"] for step, line in trained.items()}
     begins = {step: line["at"] - line["seconds"] for step, line in trained.items()}
     committed = by_step(log, "batch committed", worker="rank-0")
-    published = {line["number"]: line for line in records.events(log, "published", worker="driver")}
+    published = by_step(log, "published", worker="driver")
     copied = by_step(log, "checkpoint copied", worker="rank-0")
     written = by_step(log, "checkpoint written", worker="rank-0")
 

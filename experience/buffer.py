@@ -68,6 +68,11 @@ class Lease:
     def suspect(self) -> bool:
         return self.deliveries > 1
 
+    @property
+    def put_at(self) -> float:
+        """Unix seconds by the buffer's clock when the entry was put into its stream: ids begin with the milliseconds."""
+        return int(self.entry_id.partition("-")[0]) / 1000
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:

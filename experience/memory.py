@@ -68,7 +68,7 @@ class MemoryServer:
             stream.clear()
 
     def put(self, stream: str, entry: _Entry) -> None:
-        self.streams[stream][f"{next(iter(self.ids))}-0"] = entry
+        self.streams[stream][f"{time.time_ns() // 1_000_000}-{next(iter(self.ids))}"] = entry
         self.changed.notify_all()
 
     def forget(self, sequence: int) -> None:

@@ -143,7 +143,9 @@ class RedisBuffer:
         for idle_s in again.values():
             REDELIVERY_SECONDS.labels(stage).observe(idle_s)
         if again:
-            log.info("entries redelivered", extra={"stage": stage, "idle_s": again})
+            log.info(
+                "entries redelivered", extra={"stage": stage, "groups": list(again), "idle_s": list(again.values())}
+            )
         return leases
 
     def renew(self, leases: Iterable[Lease]) -> set[str]:
@@ -154,7 +156,7 @@ class RedisBuffer:
         answer = self._client.run("begin_alone", self._run_epoch, limit, *_holding(lease), lease.sequence)
         if answer == 0:
             QUARANTINED.labels(lease.stage).inc()
-            log.error("group_quarantined", extra={"sequence": lease.sequence, "stage": lease.stage, "limit": limit})
+            log.error("group_quarantined", extra={"group": lease.sequence, "stage": lease.stage, "limit": limit})
         return bool(answer == 1)
 
     def advance(self, outputs: Sequence[tuple[Lease, bytes]]) -> list[bool]:

@@ -18,7 +18,7 @@ BoolArray = npt.NDArray[np.bool_]
 FinishReason = Literal["stop", "length"]
 Outcome = Literal["trained", "dropped", "filtered", "quarantined", "lost", "abandoned"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the wire form. A newer one is refused; the one before is readable."""
 
 
@@ -102,10 +102,16 @@ class Production:
     """Who made a record and how long it took; apart from identity, never trained on."""
 
     worker: str
+    deliveries: int
+    """Of the input, this one included: above 1 it was begun before, and not finished. 0 = not known (an older record)."""
+    queued_at: float
+    """Unix seconds by the buffer's clock: the input was put into its stream. 0 = not known (an older record)."""
+    leased_at: float
+    """Unix seconds by the worker's clock, which may differ from the buffer's. 0 = not known (an older record)."""
     waited_s: float
-    """Seconds between leasing the input and starting on it."""
+    """Seconds between leasing the input and starting on it, by a clock that nobody sets."""
     worked_s: float
-    """Seconds between starting and finishing."""
+    """Seconds between starting and finishing, by the same."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -100,14 +100,17 @@ def _unpack_array(index: int, payload: memoryview) -> np.ndarray:
     return array
 
 
-def _from_1(kind: type, fields: dict[str, Any]) -> dict[str, Any]:
-    """Schema 1, before there were ensembles: scores had no `measures`. A batch holds its groups in frames of their own."""
+def _from_2(kind: type, fields: dict[str, Any]) -> dict[str, Any]:
+    """Schema 2: a production knew durations alone. A batch holds its groups in frames of their own."""
+    unknown = {"deliveries": 0, "queued_at": 0.0, "leased_at": 0.0}
+    if kind in (CompletionGroup, ScoredGroup):
+        fields = {**fields, "production": unknown | fields["production"]}
     if kind is ScoredGroup:
-        return {**fields, "scores": [{"measures": {}, **score} for score in fields["scores"]]}
+        fields["group"] = _from_2(CompletionGroup, fields["group"])
     return fields
 
 
-_UPGRADES: dict[int, Callable[[type, dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+_UPGRADES: dict[int, Callable[[type, dict[str, Any]], dict[str, Any]]] = {2: _from_2}
 """By the version read: fields of that version -> fields of SCHEMA_VERSION. Holds the one before, no other."""
 
 _KIND_INDEX = {kind: index for index, kind in enumerate(_KINDS)}

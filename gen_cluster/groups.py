@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from experience.buffer import Lease
-from experience.schema import Completion, CompletionGroup, Production, Prompt
+from experience.production import produced
+from experience.schema import Completion, CompletionGroup, Prompt
 from gen_cluster.engine import Finished
 
 
@@ -34,7 +35,7 @@ class HeldGroup:
     def overdue(self, now: float) -> bool:
         return self.started_at is not None and now - self.started_at > self.prompt.deadline_s
 
-    def assemble(self, *, worker: str, now: float) -> CompletionGroup:
+    def assemble(self, *, now: float) -> CompletionGroup:
         """The complete group as it travels on."""
         assert self.started_at is not None
         return CompletionGroup(
@@ -43,9 +44,7 @@ class HeldGroup:
                 _completion(index, self.finished[request_id], seed=self.prompt.sampling.seed + index)
                 for index, request_id in enumerate(self.request_ids)
             ),
-            production=Production(
-                worker=worker, waited_s=self.started_at - self.leased_at, worked_s=now - self.started_at
-            ),
+            production=produced(self.lease, leased_at=self.leased_at, started_at=self.started_at, finished_at=now),
         )
 
 

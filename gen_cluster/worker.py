@@ -189,7 +189,7 @@ class GenerationWorker:
 
     def _start_alone(self, group: HeldGroup) -> None:
         if self._buffer.begin_alone(group.lease, limit=self._alone_limit):
-            logger.warning("suspect runs alone", extra={"sequence": group.lease.sequence})
+            logger.warning("suspect runs alone", extra={"group": group.lease.sequence})
             self._start_group(group)
         else:
             self._forget(group, result="quarantined")
@@ -227,15 +227,27 @@ class GenerationWorker:
         now = time.monotonic()
         outputs = []
         for group in groups:
-            outputs.append((group.lease, encode(group.assemble(worker=self._name, now=now))))
+            outputs.append((group.lease, encode(group.assemble(now=now))))
             self._reached("gen.group", group.prompt.sequence)
-        for group, moved in zip(groups, self._buffer.advance(outputs), strict=True):
+        done = self._buffer.advance(outputs)
+        self._tell([group for group, moved in zip(groups, done, strict=True) if moved])
+        for group, moved in zip(groups, done, strict=True):
             assert group.started_at is not None
             metrics.GROUP_SECONDS.observe(now - group.started_at)
-            if moved and not self._groups_done:
-                logger.info("first group generated", extra={"sequence": group.prompt.sequence})
             self._groups_done += moved
             self._forget(group, result="done" if moved else "lost")
+
+    def _tell(self, groups: list[HeldGroup]) -> None:
+        """One line for all that have ended in this pass."""
+        if not groups:
+            return
+        tokens = sum(len(one.tokens) for group in groups for one in group.finished.values())
+        extra = {
+            "groups": [group.lease.sequence for group in groups],
+            "tokens": tokens,
+            "version": str(self._engine.served),
+        }
+        logger.info("groups generated", extra=extra)
 
     def _give_up_overdue(self) -> None:
         now = time.monotonic()
@@ -259,7 +271,7 @@ class GenerationWorker:
         self._keeper.drop([group.lease])
         metrics.GROUPS.labels(result).inc()
         if result != "done":
-            logger.warning("group given up", extra={"sequence": group.lease.sequence, "result": result})
+            logger.warning("group given up", extra={"group": group.lease.sequence, "result": result})
 
     # -- seen from outside -----------------------------------------------------------------------------------------
     def _observe(self) -> None:

@@ -60,7 +60,7 @@ class Host:
         self._spec = {**spec, "driver_pid": spec["driver_pid"] if spec["driver_node"] == self._node else None}
         folder = Path(spec["folder"]) / "logs"
         folder.mkdir(parents=True, exist_ok=True)
-        logs.configure(folder, worker=spec["name"])
+        logs.configure(folder, run=Path(spec["folder"]).name, worker=spec["name"])
         self._stacks = (folder / f"{spec['name']}.stacks").open("a")
         faulthandler.register(signal.SIGUSR1, file=self._stacks, all_threads=True)
         self._stop = threading.Event()

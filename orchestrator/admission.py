@@ -109,7 +109,7 @@ class Admission:
         """False where the server's memory is full, which is no error: groups leave it, and the next call tries again."""
         self._reached("issue.before", prompts[0].sequence)
         try:
-            self._buffer.issue(prompts, cursor=cursor)
+            self._put(prompts, cursor=cursor)
         except BufferFull as error:
             if not self._full:
                 log.warning("buffer is full", extra={"why": str(error)})
@@ -135,8 +135,16 @@ class Admission:
             self._issuer.anew(issue, sequence=first + offset, min_version=min_version)
             for offset, issue in enumerate(issues)
         ]
-        self._buffer.issue(prompts, cursor=snapshot.cursor)
+        self._put(prompts, cursor=snapshot.cursor)
         metrics.ISSUED.labels(attempt="again").inc(len(prompts))
+
+    def _put(self, prompts: Sequence[Prompt], *, cursor: int) -> None:
+        self._buffer.issue(prompts, cursor=cursor)
+        if not prompts:
+            return
+        groups = [prompt.sequence for prompt in prompts]
+        extra = {"groups": groups, "attempt": prompts[0].attempt, "min_version": prompts[0].min_version}
+        log.info("prompts issued", extra=extra)
 
 
 def capacity_groups(recipe: Recipe) -> int:

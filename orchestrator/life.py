@@ -66,7 +66,7 @@ def live(
 
     `builder`: see orchestrator.imports. `session`: whose cluster it lives in, and whose ranks it takes over.
     """
-    logs.configure(folder.logs, worker="driver")
+    logs.configure(folder.logs, run=folder.run_id, worker="driver")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # before the loop asks for a clean stop, end like Ctrl-C
     status = {"run": folder.run_id, "state": "starting", "cause": "", "steps": recipe.run.steps, "pid": os.getpid()}
     status["written_bytes"] = folder.written_bytes()
@@ -105,7 +105,7 @@ def _live(
     reached = faults.from_environment(os.environ, markers=folder.faults, driver_pid=os.getpid())
     epoch = claim_epoch(store, kind="orchestrator", life=life_record(recipe))
     reached("epoch.claimed", epoch)
-    log.info("life begins", extra={"epoch": epoch, "run": folder.run_id})
+    log.info("life begins", extra={"epoch": epoch})
     opener = session.cluster if session else open_cluster
     with (
         opener(recipe, folder, epoch=epoch, warn=lambda line: console.say(f"warning: {line}")) as cluster,
@@ -261,7 +261,7 @@ def _check_and_reissue(buffer: ExperienceBuffer, record: BatchRecord | None, adm
         raise RunFailed(str(error)) from error
     lost = lost_issues(unsettled, present=buffer.present())
     if lost:
-        log.warning("groups were lost", extra={"sequences": [issue.sequence for issue in lost]})
+        log.warning("groups were lost", extra={"groups": [issue.sequence for issue in lost]})
         again = reissues(lost, unsettled=unsettled, settled=settled)
         admission.issue_anew(again, buffer.snapshot())
         buffer.settle([issue.sequence for issue in lost], outcome="lost", reason="not in the buffer after a restart")

@@ -1,4 +1,13 @@
-"""Structured logs: JSON lines, one file a process."""
+"""Structured logs: JSON lines, one file a process.
+
+Lines of all processes are correlated by the keys that every call of any package uses for the same thing in its `extra`:
+
+    step       of training; a batch and a checkpoint have the number of their step
+    group      the sequence of one group; `groups`: a list of them
+    version    of the weights, as text: lineage/epoch/number
+
+`run` and `worker` are on every line.
+"""
 
 import json
 import logging
@@ -13,21 +22,22 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: time, level, logger, worker, event, and whatever `extra` the call gave."""
+    """One object a line: time, level, logger, run, worker, event, and whatever `extra` the call gave."""
 
-    def __init__(self, *, worker: str) -> None:
+    def __init__(self, *, run: str, worker: str) -> None:
         super().__init__()
-        self._worker = worker
+        self._run, self._worker = run, worker
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
+            "run": self._run,
             "worker": self._worker,
             "event": record.getMessage(),
         }
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD and key[0] != "_"}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
@@ -51,11 +61,11 @@ class _WholeLines(logging.Handler):
         super().close()
 
 
-def configure(folder: Path, *, worker: str, level: int = logging.INFO) -> Path:
+def configure(folder: Path, *, run: str, worker: str, level: int = logging.INFO) -> Path:
     """Send this process's log to `<folder>/<worker>.jsonl` (appended: a worker's later lives follow its earlier ones)."""
     path = folder / f"{worker}.jsonl"
     handler = _WholeLines(path)
-    handler.setFormatter(JsonLines(worker=worker))
+    handler.setFormatter(JsonLines(run=run, worker=worker))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

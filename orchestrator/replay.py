@@ -46,7 +46,7 @@ class ReplayReport:
 
 def replay(recipe: Recipe, folder: RunFolder, *, console: Console) -> ReplayReport:
     """ValueError: nothing to replay. RunFailed: a rank failed."""
-    logs.configure(folder.logs, worker="replay")
+    logs.configure(folder.logs, run=folder.run_id, worker="replay")
     store, ledger = open_store(recipe, folder), open_ledger(recipe, folder)
     newest = last_recorded(store, lineage=LINEAGE)
     if newest is None:

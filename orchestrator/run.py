@@ -181,7 +181,7 @@ class Run:
         newest = record_newest(self._store, version, run_epoch=self._epoch)
         self._reached("newest.after", version.number)
         metrics.PUBLISHED.set(version.number)
-        log.info("published", extra=dict(answer))
+        log.info("published", extra={**answer, "step": version.number, "version": str(version)})
         return newest
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from experience import wire
 from experience.buffer import ExperienceBuffer, Lease
 from experience.leases import LeaseKeeper
-from experience.schema import CompletionGroup, Int32Array, Production, ScoredGroup
+from experience.production import produced
+from experience.schema import CompletionGroup, Int32Array, ScoredGroup
 from score_cluster import metrics
 from score_cluster.answers import RewardFailed, answers_of
 from score_cluster.config import ScoringConfig
@@ -129,7 +130,7 @@ class ScoringWorker:
         work = self._rewarded(leases)
         logprobs = self._referenced(work)
         metrics.WORK_CPU_SECONDS.inc(time.process_time() - cpu_s)
-        production = Production(worker=self._name, waited_s=started - leased_at, worked_s=time.monotonic() - started)
+        finished = time.monotonic()
         outputs: list[tuple[Lease, ScoredGroup]] = []
         for (lease, group, judgement), answer in zip(work, logprobs, strict=True):
             if isinstance(answer, ScoringFailed):
@@ -140,7 +141,7 @@ class ScoringWorker:
                 judgement=judgement,
                 component_hashes=self._hashes,
                 reference_logprobs=answer,
-                production=production,
+                production=produced(lease, leased_at=leased_at, started_at=started, finished_at=finished),
             )
             outputs.append((lease, record))
         self._hand_on(outputs)
@@ -181,8 +182,9 @@ class ScoringWorker:
         self._count([record for (_, record), ours in zip(outputs, done, strict=True) if ours])
 
     def _count(self, records: Sequence[ScoredGroup]) -> None:
-        if records and not self._status["groups"]:
-            logger.info("first groups scored", extra={"groups": len(records)})
+        if not records:
+            return
+        logger.info("groups scored", extra={"groups": [record.group.prompt.sequence for record in records]})
         self._status["groups"] += len(records)
         metrics.GROUPS.inc(len(records))
         metrics.SAMPLES.inc(sum(len(record.scores) for record in records))
@@ -197,7 +199,7 @@ class ScoringWorker:
         self._status["failures"] += 1
         self._status["last_failure"] = str(error)
         metrics.FAILURES.labels(error.component).inc()
-        extra = {"sequence": lease.sequence, "component": error.component, "deliveries": lease.deliveries}
+        extra = {"group": lease.sequence, "component": error.component, "deliveries": lease.deliveries}
         logger.warning("group given back", extra={**extra, "reason": str(error)}, exc_info=error.__cause__)
 
     def _text(self, tokens: Int32Array) -> str:

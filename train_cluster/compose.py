@@ -112,7 +112,8 @@ class Composer:
                     self._reached("batch.commit.before", number)
                     record = self._ledger.commit(record)
                 self._reached("batch.commit.after", number)
-                logger.info("batch committed", extra={"step": number, "groups": len(groups), "epoch": record.epoch})
+                extra = {"step": number, "groups": sorted(groups), "epoch": record.epoch}
+                logger.info("batch committed", extra=extra)
                 return record
             except BufferLost as error:
                 self._wait_for_repair(number, error, cancelled)
@@ -170,7 +171,9 @@ class Composer:
             if (seen := (len(arrived), wanted, snapshot)) != progress:
                 progress, moved_at = seen, time.monotonic()
             elif time.monotonic() - moved_at > self._timeout_s:
-                logger.warning("batch waits", extra={"why": self._diagnosis(number, wanted, arrived, snapshot)})
+                logger.warning(
+                    "batch waits", extra={"step": number, "why": self._diagnosis(number, wanted, arrived, snapshot)}
+                )
                 moved_at = time.monotonic()
             self._wait_for_change(snapshot, cancelled)
         raise ComposeCancelled(f"batch {number} was given up on request")
@@ -194,7 +197,7 @@ class Composer:
                 overdue, outcome="dropped", reason=f"held up a batch for more than {self._drop_after_s:g} s"
             )
             metrics.DROPPED.inc(len(overdue))
-            logger.warning("groups dropped", extra={"sequences": overdue})
+            logger.warning("groups dropped", extra={"groups": overdue})
         return {sequence: since[sequence] for sequence in missing if sequence not in overdue}
 
     def _owed(self) -> bool:

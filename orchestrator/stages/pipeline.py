@@ -86,7 +86,7 @@ class Pipeline:
         """All stages in order. Stopped, RunFailed, ValueError: `say` has told in which, and how to go on."""
         with self._folder.locked():
             self._folder.create()
-            logs.configure(self._folder.logs, worker="driver")
+            logs.configure(self._folder.logs, run=self._folder.run_id, worker="driver")
             self.examine()
             with Session() as session:
                 return [self._one(stage, session, quiet=quiet, say=say) for stage in self._stages]

@@ -69,7 +69,7 @@ class StageWork:
                 self._discard()
             self._refuse_other()
             self.folder.create()
-            logs.configure(self.folder.logs, worker="driver")
+            logs.configure(self.folder.logs, run=self.folder.run_id, worker="driver")
             shutil.rmtree(self.draft, ignore_errors=True)  # of a life that ended between the two renames
             self.folder.write_json(self._began, self.made_from)
             yield

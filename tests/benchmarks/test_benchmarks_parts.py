@@ -33,7 +33,7 @@ def test_a_result_accounts_for_all_of_a_step(tmp_path):
     trained = [(begin[step] + 1.0, "step trained", {"step": step, "seconds": 1.0}) for step in steps]
     committed = [(begin[step] - 0.2, "batch committed", {"step": step}) for step in steps]
     write_log(tmp_path, "rank-0", *trained, *committed)
-    versions = [(begin[step] + 1.1, "published", {"number": step, "gather_s": 0.05}) for step in steps]
+    versions = [(begin[step] + 1.1, "published", {"step": step, "gather_s": 0.05}) for step in steps]
     write_log(tmp_path, "driver", *versions)
     served = [(begin[step] + 1.3, "version served", {"version": f"0/1/{step}"}) for step in steps]
     account = [

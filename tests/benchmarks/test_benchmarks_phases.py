@@ -37,7 +37,7 @@ def write_run(run: Path) -> None:
     write_log(run, "rank-0", *rank)
     version = {"event": "published", "write_s": 0.04}
     copies = {1: 0.1, 2: 0.1, 3: 0.5}  # the last before the fourth
-    write_log(run, "driver", *((ends[s] + 0.2, version | {"number": s, "gather_s": copies[s]}) for s in ends))
+    write_log(run, "driver", *((ends[s] + 0.2, version | {"step": s, "gather_s": copies[s]}) for s in ends))
     write_log(
         run, "gen-0", *((end + 0.25, {"event": "version served", "version": f"0/1/{s}"}) for s, end in ends.items())
     )

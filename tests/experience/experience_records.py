@@ -18,7 +18,7 @@ from experience.schema import (
 )
 
 CONTROLS = Controls(learning_rate_scale=1.0, kl_scale=1.0, clip_low=0.2, clip_high=0.28, temperature=1.0)
-PRODUCTION = Production(worker="w-0", waited_s=0.25, worked_s=1.5)
+PRODUCTION = Production(worker="w-0", deliveries=2, queued_at=1.75e9, leased_at=1.75e9, waited_s=0.25, worked_s=1.5)
 
 
 def a_prompt(sequence: int = 0, *, attempt: int = 0) -> Prompt:

@@ -76,51 +76,53 @@ def test_arrays_are_read_only_and_aligned(container):
 
 def test_a_newer_schema_is_refused_with_both_versions():
     data = b"HR" + (wire.SCHEMA_VERSION + 1).to_bytes(2, "little") + wire.encode(an_issue())[4:]
-    with pytest.raises(ValueError, match=r"schema 3.*reads up to 2"):
+    with pytest.raises(ValueError, match=r"schema 4.*reads up to 3"):
         wire.decode(data, Issue)
 
 
 def test_the_schema_before_the_last_is_refused_with_a_remedy():
-    data = b"HR\x00\x00" + wire.encode(an_issue())[4:]
-    with pytest.raises(ValueError, match=r"schema 0, this headrace reads 2 and the one before: read it with an older"):
+    data = b"HR\x01\x00" + wire.encode(an_issue())[4:]
+    with pytest.raises(ValueError, match=r"schema 1, this headrace reads 3 and the one before: read it with an older"):
         wire.decode(data, Issue)
 
 
-def as_schema_1(record: Any) -> bytes:
-    """The frame that the schema before made of a record: scores had no measures."""
+def as_schema_2(record: Any) -> bytes:
+    """The frame that the schema before made of a record: productions had durations alone."""
     data = wire.encode(record)
     fields = msgspec.msgpack.decode(data[5:])
-    for score in fields.get("scores", ()):
-        del score["measures"]
-    return b"HR\x01\x00" + data[4:5] + msgspec.msgpack.encode(fields)
+    for holder in (fields, fields.get("group", {})):
+        for name in ("deliveries", "queued_at", "leased_at"):
+            holder.get("production", {}).pop(name, None)
+    return b"HR\x02\x00" + data[4:5] + msgspec.msgpack.encode(fields)
 
 
-def without_measures(record: Any) -> Any:
-    if not isinstance(record, ScoredGroup):
+def without_stamps(record: Any) -> Any:
+    if isinstance(record, ScoredGroup):
+        record = dataclasses.replace(record, group=without_stamps(record.group))
+    if not isinstance(record, CompletionGroup | ScoredGroup):
         return record
-    return dataclasses.replace(record, scores=tuple(dataclasses.replace(s, measures={}) for s in record.scores))
+    unknown = dataclasses.replace(record.production, deliveries=0, queued_at=0.0, leased_at=0.0)
+    return dataclasses.replace(record, production=unknown)
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
 def test_the_schema_before_is_read(record):
-    assert same(wire.decode(as_schema_1(record), type(record)), without_measures(record))
+    assert same(wire.decode(as_schema_2(record), type(record)), without_stamps(record))
 
 
 def test_a_batch_of_the_schema_before_holds_readable_groups():
-    batch = wire.decode(as_schema_1(a_batch(groups=(as_schema_1(a_scored_group()),))), BatchRecord)
+    batch = wire.decode(as_schema_2(a_batch(groups=(as_schema_2(a_scored_group()),))), BatchRecord)
     (group,) = (wire.decode(data, ScoredGroup) for data in batch.groups)
-    assert [score.measures for score in group.scores] == [{}] * len(group.scores)
+    assert (group.production.queued_at, group.group.production.worker) == (0.0, "w-0")
 
 
-def test_a_literal_v1_score_is_read():
-    """Bytes as schema 1 wrote them, not as today's encoder would: one score within the fields of a group."""
-    old = {"components": {"exact": 1.0}, "total": 1.0, "reference_logprobs": {}}
-    empty = {"step_positions": msgspec.msgpack.Ext(3, b"\x01\x00\x00\x00\x00"),
-             "step_rewards": msgspec.msgpack.Ext(10, b"\x01\x00\x00\x00\x00")}  # fmt: skip
-    body = msgspec.msgpack.decode(wire.encode(a_scored_group())[5:])
-    body["scores"] = [old | empty]
-    (score,) = wire.decode(b"HR\x01\x00\x02" + msgspec.msgpack.encode(body), ScoredGroup).scores
-    assert (score.total, score.measures, score.step_rewards.dtype) == (1.0, {}, np.float32)
+def test_a_literal_v2_production_is_read():
+    """Fields as schema 2 wrote them, not as today's encoder would."""
+    body = msgspec.msgpack.decode(wire.encode(a_group())[5:])
+    body["production"] = {"worker": "gen-1", "waited_s": 0.5, "worked_s": 2.0}
+    made = wire.decode(b"HR\x02\x00\x01" + msgspec.msgpack.encode(body), CompletionGroup).production
+    assert (made.worker, made.waited_s, made.worked_s) == ("gen-1", 0.5, 2.0)
+    assert (made.deliveries, made.queued_at, made.leased_at) == (0, 0.0, 0.0)
 
 
 def test_another_kind_is_named():

@@ -118,7 +118,7 @@ def a_stopped_worker_wakes_up_too_late(life: Life) -> None:
     life.until("redelivery", lambda: redelivered(life.run, other, "prompts", 97) is not None)
     os.kill(pid, signal.SIGCONT)
     given_up = life.until(
-        "its refusal", lambda: [e for e in events(life.run, name, "group given up") if e["sequence"] == 97]
+        "its refusal", lambda: [e for e in events(life.run, name, "group given up") if e["group"] == 97]
     )
     assert given_up[0]["result"] == "lost"
 

@@ -199,7 +199,8 @@ def test_a_full_server_is_asked_again_and_complained_of_once(tmp_path, caplog):
         assert (buffer.snapshot().next_sequence, buffer.snapshot().cursor) == (8, 8)
         client.delete("ballast")
         assert [admission.admit(buffer.snapshot(), published=0) for _ in range(2)] == [3, 0]
-        assert [r.message for r in caplog.records if r.name == "orchestrator.admission"] == [
+        said = [r.message for r in caplog.records if r.name == "orchestrator.admission"]
+        assert [message for message in said if message != "prompts issued"] == [
             "buffer is full",
             "buffer takes prompts again",
         ]

@@ -83,7 +83,7 @@ def test_log_lines_that_do_not_fit_are_left_out_whole(tmp_path, capsys):
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:
-        path = logs.configure(tmp_path, worker="w")
+        path = logs.configure(tmp_path, run="r", worker="w")
         log = logging.getLogger("a.test")
         log.info("before")
         with files_of_at_most(path.stat().st_size + 250):

@@ -33,7 +33,7 @@ from weightstore.blobs import FileBlobStore
 GROUPS, STEPS = 2, 10
 RECIPE = a_recipe(run__steps=STEPS, pacing={"batch_groups": GROUPS, "max_staleness": 2})
 CONTROLS = Controls(learning_rate_scale=1.0, kl_scale=1.0, clip_low=0.2, clip_high=0.28, temperature=1.0)
-PRODUCTION = Production(worker="w", waited_s=0.0, worked_s=0.0)
+PRODUCTION = Production(worker="w", deliveries=1, queued_at=0.0, leased_at=0.0, waited_s=0.0, worked_s=0.0)
 DEADLINE_S = 60.0
 
 

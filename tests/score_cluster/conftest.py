@@ -140,7 +140,9 @@ def complete(buffer: ExperienceBuffer, policy_folder: str) -> Callable[..., None
             group = CompletionGroup(
                 prompt=wire.decode(lease.data, Prompt),
                 completions=tuple(answer(index, text) for index, text in enumerate(answers)),
-                production=Production(worker="generation", waited_s=0.0, worked_s=0.0),
+                production=Production(
+                    worker="generation", deliveries=1, queued_at=0.0, leased_at=0.0, waited_s=0.0, worked_s=0.0
+                ),
             )
             data = wire.encode(group)
             buffer.advance([(lease, damage[lease.sequence](data) if lease.sequence in damage else data)])

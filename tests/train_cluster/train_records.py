@@ -27,7 +27,7 @@ from train_cluster.plain import PlainEngine
 torch.set_num_threads(1)  # the models are tiny: a second thread only waits
 VOCABULARY = 23
 CONTROLS = Controls(learning_rate_scale=1.0, kl_scale=1.0, clip_low=0.2, clip_high=0.28, temperature=1.0)
-PRODUCTION = Production(worker="w-0", waited_s=0.0, worked_s=0.0)
+PRODUCTION = Production(worker="w-0", deliveries=1, queued_at=0.0, leased_at=0.0, waited_s=0.0, worked_s=0.0)
 
 
 def save_tiny_model(folder: Path, *, tied: bool = True) -> Path:
