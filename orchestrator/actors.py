@@ -49,7 +49,7 @@ class Host:
         keep_freed_memory()
         self._take(spec)
         log.info("process up", extra={"pid": os.getpid()})
-        server, _ = prometheus_client.start_http_server(0, addr=self._address)
+        server, _ = prometheus_client.start_http_server(0, addr=spec["metrics_bind"] or self._address)
         self._port = server.server_port
         self._meeting: dict[str, Any] = {}
         self._warming: threading.Thread | None = None

@@ -11,6 +11,7 @@ from experience.config import ExperienceConfig, PacingConfig
 from gen_cluster.config import GenerationConfig
 from orchestrator.data.config import DataConfig
 from orchestrator.evaluation.config import EvaluationConfig
+from orchestrator.metrics_config import MetricsConfig
 from orchestrator.ray_config import RayConfig
 from orchestrator.rules.every import violations
 from orchestrator.sections import ModelConfig, RunConfig, SuperviseConfig
@@ -37,6 +38,7 @@ class Recipe(BaseModel):
     store: StoreConfig = StoreConfig()
     ray: RayConfig = RayConfig()
     supervise: SuperviseConfig = SuperviseConfig()
+    metrics: MetricsConfig = MetricsConfig()
     sft: SftConfig | None = None
     """For `headrace sft`: teaches the model before it is reinforced."""
     reward: RewardTrainingConfig | None = None
@@ -65,6 +67,7 @@ RESUMABLE_KEYS: Mapping[str, str] = {
     "evaluation": "what is measured, not what is trained",
     "ray": "where processes live does not enter the ledger",
     "supervise": "when to restart does not enter the ledger",
+    "metrics": "who watches does not enter the ledger",
     "data.passes": "where the prompts end, not their order",
     "data.unfit_prompts": "whether such a prompt is passed over or ends the run: none was asked before",
     "generation.workers": "workers are stateless",

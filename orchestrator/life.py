@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Literal
 
-import prometheus_client
 import redis
 
 from experience.buffer import ExperienceBuffer, Fenced
@@ -30,6 +29,7 @@ from orchestrator.console import Console
 from orchestrator.errors import RunFailed
 from orchestrator.folder import RunFolder
 from orchestrator.imports import BUILDER
+from orchestrator.metrics_server import serving
 from orchestrator.periodic.evaluation import PeriodicEvaluation
 from orchestrator.prompts import PromptIssuer
 from orchestrator.run import Ending, Run, Signals
@@ -109,7 +109,7 @@ def _live(
     opener = session.cluster if session else open_cluster
     with (
         opener(recipe, folder, epoch=epoch, warn=lambda line: console.say(f"warning: {line}")) as cluster,
-        _metrics(cluster.host) as metrics_port,
+        serving(recipe.metrics, folder, host=cluster.host) as targets,
         _server(recipe, folder),
         _buffer(recipe, folder, epoch) as buffer,
     ):
@@ -143,7 +143,7 @@ def _live(
             epoch=epoch,
             committed=committed,
             published=published,
-            metrics_address=f"{cluster.host}:{metrics_port}",
+            targets=targets,
             console=console,
             evaluation=evaluation,
             reached=reached,
@@ -265,17 +265,6 @@ def _check_and_reissue(buffer: ExperienceBuffer, record: BatchRecord | None, adm
         again = reissues(lost, unsettled=unsettled, settled=settled)
         admission.issue_anew(again, buffer.snapshot())
         buffer.settle([issue.sequence for issue in lost], outcome="lost", reason="not in the buffer after a restart")
-
-
-@contextmanager
-def _metrics(host: str) -> Iterator[int]:
-    """The port of the driver's own metrics."""
-    server, thread = prometheus_client.start_http_server(0, addr=host)
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from orchestrator.config import Recipe
 from orchestrator.critic import critic_folder
 from orchestrator.data.preview import previews
 from orchestrator.data.source import open_sources
+from orchestrator.metrics_server import port_problems
 from orchestrator.modelfolder import ModelFolder, read_model, stop_tokens
 from orchestrator.periodic import check as periodic
 from orchestrator.plan import Plan, make_plan
@@ -101,6 +102,7 @@ def _examine(recipe: Recipe) -> _Findings:
     problems.lines += function_problems(recipe.scoring)
     problems.lines += service_problems(recipe)
     problems.lines += _folder_problems(recipe)
+    problems.lines += port_problems(recipe)
     problems.lines += _fault_problems()
     model = problems.collect(lambda: _read_policy(recipe))
     source, stops, critic = None, None, None

@@ -16,6 +16,7 @@ from orchestrator.folder import RunFolder
 from orchestrator.member import Member
 from orchestrator.periodic.evaluation import PeriodicEvaluation
 from orchestrator.supervise import Supervisor
+from orchestrator.targets import Targets, endpoint
 from orchestrator.trainer import Trainer
 from orchestrator.watchdog import verdict
 
@@ -26,7 +27,7 @@ INTERVAL_S = 1.0
 
 
 class Reporter:
-    def __init__(self, folder: RunFolder, recipe: Recipe, *, epoch: int, console: Console, address: str) -> None:
+    def __init__(self, folder: RunFolder, recipe: Recipe, *, epoch: int, console: Console, targets: Targets) -> None:
         self._folder, self._recipe, self._epoch, self._console = folder, recipe, epoch, console
         self._started = time.time()
         self._written_before = int(folder.read_status().get("written_bytes", 0))
@@ -36,8 +37,7 @@ class Reporter:
         """What the scorers measured on samples of version 0; kept, since later ones have none."""
         self._warned: set[str] = set()
         self._status: dict[str, Any] = {"run": recipe.run.name, "epoch": epoch, "steps": recipe.run.steps}
-        self._targets: list[dict[str, Any]] = []
-        self._address = address
+        self._targets = targets
         metrics.EPOCH.set(epoch)
 
     def stepped(self, report: Mapping[str, Any]) -> None:
@@ -75,11 +75,8 @@ class Reporter:
             "restarts": {"trainer": trainer.restarts, "workers": supervisor.restarts},
             "workers": {member.name: member.status for member in members},
         }
-        addresses = {
-            member.name: "{host}:{port}".format(**member.status) for member in members if "port" in member.status
-        }
         self._tell(lambda: self._folder.write_json(self._folder.status, self._status | {"updated": _now()}))
-        self._tell(lambda: self._write_targets(addresses))
+        self._show_targets(members)
         self._console.waiting(self._status)
 
     def _hear(self, workers: Sequence[Member]) -> None:
@@ -130,19 +127,11 @@ class Reporter:
         except OSError as error:
             log.warning("report not written", extra={"error": str(error)})
 
-    def _write_targets(self, addresses: Mapping[str, str]) -> None:
-        """Prometheus file service discovery: one entry a process."""
-        named = {"driver": self._address, **addresses}
-        targets = [
-            {
-                "targets": [address],
-                "labels": {"run": self._recipe.run.name, "role": name.split("-")[0], "worker": name},
-            }
-            for name, address in named.items()
-        ]
-        if targets != self._targets:
-            self._folder.write_json(self._folder.targets, targets)
-            self._targets = targets
+    def _show_targets(self, members: Sequence[Member]) -> None:
+        """Those whose process has come up."""
+        where = {member.name: member.status for member in members if "port" in member.status}
+        config = self._recipe.metrics
+        self._targets.show({name: endpoint(config, one["host"], one["port"]) for name, one in where.items()})
 
     def _export(self, trainer: Trainer, supervisor: Supervisor) -> None:
         metrics.STEP.set(trainer.reached)

@@ -27,6 +27,7 @@ from orchestrator.periodic.evaluation import PeriodicEvaluation
 from orchestrator.report import Reporter
 from orchestrator.server_loss import LossWatch
 from orchestrator.supervise import Kind, Supervisor
+from orchestrator.targets import Targets
 from orchestrator.topology import Topology
 from orchestrator.trainer import Trainer
 from orchestrator.watchdog import PoisonBrake, Watchdog
@@ -59,7 +60,7 @@ class Run:
         epoch: int,
         committed: int,
         published: int,
-        metrics_address: str,
+        targets: Targets,
         console: Console,
         evaluation: PeriodicEvaluation | None = None,
         reached: Reached = lambda point, step: None,
@@ -75,7 +76,7 @@ class Run:
         self._stop = threading.Event()
         self._tick = threading.Event()
         self._console = console
-        self._reporter = Reporter(folder, recipe, epoch=epoch, console=console, address=metrics_address)
+        self._reporter = Reporter(folder, recipe, epoch=epoch, console=console, targets=targets)
         counts: dict[Kind, int] = {"gen": recipe.generation.workers, "score": recipe.scoring.workers}
         self._supervisor = Supervisor(recipe.supervise, counts=counts, spawn=topology.worker)
         self._trainer = Trainer(

@@ -105,4 +105,5 @@ def basic_spec(
         "driver_pid": os.getpid(),
         "driver_node": cluster.node,
         "host": cluster.worker_host,
+        "metrics_bind": recipe.metrics.bind,
     }

@@ -13,6 +13,7 @@ from gen_cluster.config import GenerationConfig
 from orchestrator.data.config import DataConfig, OneSource
 from orchestrator.data.order import LONGEST_BLOCK, whole_weights
 from orchestrator.evaluation.config import EvaluationConfig
+from orchestrator.metrics_config import MetricsConfig
 from orchestrator.ray_config import RayConfig
 from orchestrator.rules import sft
 from orchestrator.rules.reward import REWARD_RULES
@@ -187,6 +188,14 @@ def _gpus_fit_the_process(ray: RayConfig, generation: GenerationConfig) -> Itera
         yield f"ray.resources.training.gpus = {rank:g}: a rank uses one GPU; set ray.resources.training.gpus=null, or 0"
 
 
+def _metrics_are_served_on_each_node(ray: RayConfig, metrics: MetricsConfig) -> Iterator[str]:
+    if ray.existing and metrics.bind is not None and not metrics.everywhere:
+        yield (
+            f"metrics.bind = {metrics.bind}: workers on other nodes of the cluster at ray.address have no such address; "
+            "set metrics.bind=null, each node's own address, or metrics.bind=0.0.0.0"
+        )
+
+
 RULES: tuple[Callable[..., Iterator[str]], ...] = (
     *TRAINING_RULES,
     _publishing_keeps_up,
@@ -205,5 +214,6 @@ RULES: tuple[Callable[..., Iterator[str]], ...] = (
     _watchdog_outlasts_a_group,
     _watchdog_outlasts_the_store,
     _gpus_fit_the_process,
+    _metrics_are_served_on_each_node,
     *sft.RULES,
 )

@@ -10,6 +10,7 @@ MAY_CHANGE = {
     "run__steps": 9,
     "run__root": "elsewhere",
     "supervise__heartbeat_s": 5.0,
+    "metrics__port": 9400,
     "generation__workers": 3,
     "generation__poll_interval_s": 1.0,
     "scoring__workers": 2,

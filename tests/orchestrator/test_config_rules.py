@@ -102,6 +102,12 @@ BROKEN = [
         "supervise.stall_s = 900.0 s",
         "store.retry_s=450",
     ),
+    (
+        {"ray__address": "auto", "metrics__bind": "192.0.2.7"},
+        "metrics.bind = 192.0.2.7: ",
+        "workers on other nodes",
+        "metrics.bind=null",
+    ),
     ({"supervise__stall_s": 64.0}, "supervise.stall_s = 64.0: ", "= 64.0 s", "supervise.stall_s=128"),
 ]
 
@@ -119,6 +125,8 @@ FINE = [
     {"generation__engine": {"max_model_tokens": 21}, "data__max_prompt_tokens": 13},
     {"data__system_prompt": "Be kind.", "data__chat_template": True},
     {"supervise__stall_s": 64.1},
+    {"ray__address": "auto", "metrics__bind": "0.0.0.0"},
+    {"metrics__bind": "192.0.2.7"},
     {"store__retry_s": 900.0, "supervise__stall_s": 900.0},
 ]
 

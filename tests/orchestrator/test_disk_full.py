@@ -32,6 +32,7 @@ from orchestrator.folder import RunFolder
 from orchestrator.member import outcome
 from orchestrator.report import Reporter
 from orchestrator.run import Run
+from orchestrator.targets import Targets
 from weightstore import blobs
 from weightstore.blobs import FileBlobStore, StoreError
 from weightstore.shards import write_safetensors
@@ -189,11 +190,18 @@ class _Trainer:
 
 def test_reports_that_cannot_be_written_end_nothing(run):
     run.write_json(run.status, {"state": "starting"})
-    reporter = Reporter(run, a_recipe(), epoch=1, console=Console(quiet=True), address="127.0.0.1:1")
+    reporter = Reporter(
+        run, a_recipe(), epoch=1, console=Console(quiet=True), targets=Targets(run, driver="127.0.0.1:1")
+    )
+    targets = Targets(run, driver="127.0.0.1:1")
     with files_of_at_most(10):
+        targets.show({"gen-0": "127.0.0.1:2"})
         reporter.stepped({"step": 1.0})
         reporter.ended("failed", _Trainer(), cause="the disk is full")
     assert run.read_status() == {"state": "starting"}
+    assert len(json.loads(run.targets.read_text())) == 1
+    targets.show({"gen-0": "127.0.0.1:2"})  # unchanged, and not yet in the file
+    assert len(json.loads(run.targets.read_text())) == 2
     reporter.stepped({"step": 2.0})
     reporter.ended("failed", _Trainer(), cause="the disk is full")
     assert [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()] == [2.0]
@@ -202,7 +210,9 @@ def test_reports_that_cannot_be_written_end_nothing(run):
 
 def test_a_run_that_completed_does_not_hide_that_it_could_not_say_so(run):
     run.write_json(run.status, {"state": "running"})
-    reporter = Reporter(run, a_recipe(), epoch=1, console=Console(quiet=True), address="127.0.0.1:1")
+    reporter = Reporter(
+        run, a_recipe(), epoch=1, console=Console(quiet=True), targets=Targets(run, driver="127.0.0.1:1")
+    )
     with files_of_at_most(10), pytest.raises(StoreError, match=f"cannot write {run.status}"):
         reporter.ended("completed", _Trainer())
 
@@ -267,7 +277,7 @@ def test_a_run_stops_before_the_disk_is_full_and_fails_with_the_cause(run, monke
         epoch=1,
         committed=0,
         published=-1,
-        metrics_address="127.0.0.1:1",
+        targets=Targets(run, driver="127.0.0.1:1"),
         console=Console(),
     )
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, disk.LOW_BYTES - 1))

@@ -9,6 +9,7 @@ from orchestrator_recipes import a_recipe
 
 from orchestrator.folder import RunFolder
 from orchestrator.report import Reporter
+from orchestrator.targets import Targets
 from train_cluster.report import CriticReport, StepReport
 
 
@@ -66,7 +67,7 @@ def tick(reporter, now, *statuses):
 
 def test_a_steps_line_has_all_of_its_report_and_the_noise_floor(run):
     console = Lines()
-    reporter = Reporter(run, a_recipe(), epoch=2, console=console, address="127.0.0.1:1")
+    reporter = Reporter(run, a_recipe(), epoch=2, console=console, targets=Targets(run, driver="127.0.0.1:1"))
     reporter.stepped(asdict(a_report(1)))
     tick(reporter, 1.0, {"kl_noise_floor": 0.25}, {"kl_noise_floor": 0.5}, {})
     reporter.stepped(asdict(a_report(2)))
@@ -83,7 +84,7 @@ def test_a_steps_line_has_all_of_its_report_and_the_noise_floor(run):
 
 def test_a_warning_of_a_worker_is_said_once(run):
     console = Lines()
-    reporter = Reporter(run, a_recipe(), epoch=1, console=console, address="127.0.0.1:1")
+    reporter = Reporter(run, a_recipe(), epoch=1, console=console, targets=Targets(run, driver="127.0.0.1:1"))
     for now, nats in ((1.0, 2), (3.0, 3)):
         line = f"training.kl.target_nats = 0.5: equal weights already measure {nats} nats a response"
         tick(reporter, now, {"warning": line}, {"warning": line.replace(str(nats), "4")})
