@@ -182,7 +182,8 @@ class Run:
         newest = record_newest(self._store, version, run_epoch=self._epoch)
         self._reached("newest.after", version.number)
         metrics.PUBLISHED.set(version.number)
-        log.info("published", extra={**answer, "step": version.number, "version": str(version)})
+        said = {key: value for key, value in answer.items() if key not in ("number", "epoch")}
+        log.info("published", extra={"step": version.number, "version": str(version), **said})
         return newest
 
 
