@@ -12,7 +12,7 @@ deadlock. Every write carries the writer's fencing epoch and raises `Fenced` whe
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from experience.schema import BatchRecord, Issue, Outcome, Prompt, Settlement
 
@@ -88,6 +88,18 @@ class Snapshot:
     """Entries by stream: prompts, completions, experience, quarantine."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ages:
+    """How long entries have stood, for people: apart from `Snapshot`, which only moves when something happens."""
+
+    oldest_s: Mapping[str, float]
+    """Age of the oldest entry, seconds, by stream; 0 = it is empty."""
+    leases: Mapping[Stage, int]
+    """Entries that workers hold."""
+    oldest_lease_s: Mapping[Stage, float]
+    """Longest time since one of them was renewed; 0 = none is held."""
+
+
 class ExperienceBuffer(Protocol):
     """One run's groups in flight."""
 
@@ -110,6 +122,12 @@ class ExperienceBuffer(Protocol):
         """
 
     def snapshot(self) -> Snapshot: ...
+
+    def ages(self) -> Ages: ...
+
+    def server_info(self) -> Mapping[str, Any]:
+        """What the server tells of its memory, persistence and clients (fields of Redis's INFO), asked once, without patience;
+        empty where there is no server. redis.RedisError."""
 
     def restore(self, *, record: BatchRecord) -> None:
         """Bring the counters up to the newest committed batch after a loss of the server (never lowers them)."""

@@ -8,15 +8,16 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from experience.buffer import BACK_OFF_S, BufferLost, BufferRefused, Fenced, Lease, Role, Snapshot, Stage
-from experience.metrics import LOST_LEASES, QUARANTINED, REDELIVERIES, observe
+from experience.buffer import BACK_OFF_S, Ages, BufferLost, BufferRefused, Fenced, Lease, Role, Snapshot, Stage
+from experience.metrics import LOST_LEASES, QUARANTINED, REDELIVERIES, observe, observe_ages
 from experience.schema import BatchRecord, Issue, Outcome, Prompt, Settlement
 from experience.wire import encode
 
-_DOWNSTREAM = {"prompts": "completions", "completions": "experience"}
+_DOWNSTREAM: dict[Stage, str] = {"prompts": "completions", "completions": "experience"}
 _STREAMS = ("prompts", "completions", "experience", "quarantine")
 
 
@@ -34,6 +35,8 @@ class _Entry:
     counted: int = 0
     """The last of them, by `deliveries`."""
     failure: str = "the worker died"
+    put_at: float = 0.0
+    """On the server's clock."""
 
     def free_at(self, lease_s: float) -> float:
         """When it may be leased, again or for the first time."""
@@ -68,6 +71,7 @@ class MemoryServer:
             stream.clear()
 
     def put(self, stream: str, entry: _Entry) -> None:
+        entry.put_at = self.clock()
         self.streams[stream][f"{time.time_ns() // 1_000_000}-{next(iter(self.ids))}"] = entry
         self.changed.notify_all()
 
@@ -167,6 +171,26 @@ class MemoryBuffer:
             )
         observe(snapshot)
         return snapshot
+
+    def ages(self) -> Ages:
+        server = self._server
+        with server.changed:
+            now = server.clock()
+            held: dict[Stage, list[float]] = {
+                stage: [now - entry.renewed_at for entry in server.streams[stage].values() if entry.worker]
+                for stage in _DOWNSTREAM
+            }
+            put = {name: [entry.put_at for entry in stream.values()] for name, stream in server.streams.items()}
+        ages = Ages(
+            oldest_s={name: now - min(times, default=now) for name, times in put.items()},
+            leases={stage: len(idle) for stage, idle in held.items()},
+            oldest_lease_s={stage: max(idle, default=0.0) for stage, idle in held.items()},
+        )
+        observe_ages(ages)
+        return ages
+
+    def server_info(self) -> Mapping[str, Any]:
+        return {}
 
     def restore(self, *, record: BatchRecord) -> None:
         server = self._server

@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from experience.buffer import Snapshot
+from experience.buffer import Ages, Snapshot
 
 LIVE = Gauge("headrace_experience_live_groups", "Groups issued and not settled")
 COMMITTED = Gauge("headrace_experience_committed_batches", "Batches committed in this lineage")
@@ -11,6 +11,11 @@ REDELIVERIES = Counter("headrace_experience_redeliveries_total", "Leases of entr
 REDELIVERY_SECONDS = Histogram("headrace_experience_redelivery_seconds", "From the last sign of an entry's holder to its next lease", ["stage"], buckets=(0.5, 1, 2.5, 5, 10, 20, 30, 31, 32, 35, 60, 120, 300))  # fmt: skip
 LOST_LEASES = Counter("headrace_experience_lost_leases_total", "Outputs refused since another worker holds the entry", ["stage"])  # fmt: skip
 QUARANTINED = Counter("headrace_experience_quarantined_total", "Entries moved to quarantine", ["stage"])
+OLDEST = Gauge("headrace_experience_oldest_seconds", "Age of the oldest entry of a stream; 0 = it is empty", ["stream"])
+LEASES = Gauge("headrace_experience_leases", "Entries that workers hold", ["stage"])
+OLDEST_LEASE = Gauge("headrace_experience_oldest_lease_seconds", "Longest time since a held lease was renewed", ["stage"])  # fmt: skip
+CAPACITY = Gauge("headrace_experience_capacity_groups", "Groups in flight, at most")
+SETTLED = Counter("headrace_experience_settled_groups_total", "Groups that batches have recorded the end of", ["outcome", "reason"])  # fmt: skip
 RETRIES = Counter("headrace_experience_retries_total", "Calls repeated after the server did not answer")
 
 
@@ -20,3 +25,13 @@ def observe(snapshot: Snapshot) -> None:
     COMMITTED.set(snapshot.committed)
     for stream, depth in snapshot.depths.items():
         DEPTH.labels(stream).set(depth)
+
+
+def observe_ages(ages: Ages) -> None:
+    """Show them in the gauges."""
+    for stream, age_s in ages.oldest_s.items():
+        OLDEST.labels(stream).set(age_s)
+    for stage, count in ages.leases.items():
+        LEASES.labels(stage).set(count)
+    for stage, age_s in ages.oldest_lease_s.items():
+        OLDEST_LEASE.labels(stage).set(age_s)

@@ -4,13 +4,14 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import redis
 
-from experience.buffer import BACK_OFF_S, BufferRefused, Lease, Snapshot, Stage
+from experience.buffer import BACK_OFF_S, Ages, BufferRefused, Lease, Snapshot, Stage
 from experience.config import ExperienceConfig
-from experience.metrics import LOST_LEASES, QUARANTINED, REDELIVERIES, REDELIVERY_SECONDS, observe
+from experience.metrics import LOST_LEASES, QUARANTINED, REDELIVERIES, REDELIVERY_SECONDS, observe, observe_ages
 from experience.redis_client import RedisClient
 from experience.schema import SCHEMA_VERSION, BatchRecord, Issue, Outcome, Prompt, Settlement
 from experience.wire import encode
@@ -99,6 +100,24 @@ class RedisBuffer:
         )
         observe(snapshot)
         return snapshot
+
+    def ages(self) -> Ages:
+        prompts, completions, experience, quarantine, *leases = self._client.run("ages", int(time.time() * 1000))
+        ages = Ages(
+            oldest_s={
+                "prompts": prompts / 1000,
+                "completions": completions / 1000,
+                "experience": experience / 1000,
+                "quarantine": quarantine / 1000,
+            },
+            leases={"prompts": leases[0], "completions": leases[2]},
+            oldest_lease_s={"prompts": leases[1] / 1000, "completions": leases[3] / 1000},
+        )
+        observe_ages(ages)
+        return ages
+
+    def server_info(self) -> Mapping[str, Any]:
+        return self._client.info()
 
     def restore(self, *, record: BatchRecord) -> None:
         pairs = [part for issue in record.open for part in (issue.sequence, _issue_text(issue))]

@@ -161,6 +161,10 @@ class RedisClient:
         """The server's maxmemory-policy; from INFO, which restricted users may call where CONFIG is denied."""
         return str(self.ask(lambda server: server.info("memory"))["maxmemory_policy"])
 
+    def info(self) -> dict[str, Any]:
+        """What the server tells of its memory, persistence and clients, asked once. redis.RedisError."""
+        return dict(self._redis.info("memory", "persistence", "clients"))
+
     def wait_for_entry(self, stream: str, *, after: str, timeout_s: float) -> None:
         """Return once the stream has an entry later than `after`, or after the time-out."""
         block_ms = max(1, int(timeout_s * 1000))

@@ -5,11 +5,14 @@ checkpoint again, from the ledger. It must only end the run at once, with a caus
 """
 
 import errno
+import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import RawIOBase
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """What a filesystem says when it, or the user's quota of it, is full."""
@@ -67,6 +70,19 @@ def free_bytes(folder: Path) -> int:
     """Free for this user where `folder` is, or will be made."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     return shutil.disk_usage(existing).free
+
+
+def disk_room(folders: Mapping[str, Path]) -> dict[str, tuple[int, int]]:
+    """By name of a folder: bytes free to this user and in all, of the disk that it is on; without those that do not answer."""
+    found = {}
+    for name, folder in folders.items():
+        try:
+            usage = shutil.disk_usage(next(parent for parent in (folder, *folder.parents) if parent.exists()))
+        except OSError as error:
+            log.debug("disk not asked", extra={"folder": str(folder), "error": str(error)})
+            continue
+        found[name] = (usage.free, usage.total)
+    return found
 
 
 def bytes_below(folder: Path) -> int:

@@ -44,6 +44,7 @@ class RunFolder:
         self.logs = self.path / "logs"
         self.status = self.path / "status.json"
         self.metrics = self.path / "metrics.jsonl"
+        self.timeline = self.path / "timeline.jsonl"
         self.evaluations = self.path / "evaluations.jsonl"
         self.best = self.path / "best"
         self.targets = self.path / "targets.json"

@@ -9,8 +9,10 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Literal
 
 import redis
@@ -37,8 +39,9 @@ from orchestrator.stages.session import Session
 from orchestrator.stores import LINEAGE, claim_name, open_buffer, open_ledger, open_server, open_store
 from orchestrator.topology import Topology
 from orchestrator.versions import life_record
+from orchestrator.vitals import Vitals, new_clocks
 from weightstore.adopt import adopt_newest
-from weightstore.blobs import BlobStore
+from weightstore.blobs import BlobStore, FileBlobStore
 from weightstore.epochs import claim_epoch, newest_epoch
 from weightstore.manifest import WeightVersion
 from weightstore.pins import adopt_pins
@@ -66,13 +69,14 @@ def live(
 
     `builder`: see orchestrator.imports. `session`: whose cluster it lives in, and whose ranks it takes over.
     """
+    began = time.monotonic()
     logs.configure(folder.logs, run=folder.run_id, worker="driver")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # before the loop asks for a clean stop, end like Ctrl-C
     status = {"run": folder.run_id, "state": "starting", "cause": "", "steps": recipe.run.steps, "pid": os.getpid()}
     status["written_bytes"] = folder.written_bytes()
     folder.write_json(folder.status, status)  # what an earlier life said ends here
     try:
-        return _live(recipe, folder, issuer=issuer, console=console, builder=builder, session=session)
+        return _live(recipe, folder, began=began, issuer=issuer, console=console, builder=builder, session=session)
     except OUTSIDE as error:
         _end_early(folder, "failed", str(error))
         raise RunFailed(str(error)) from error
@@ -96,16 +100,19 @@ def _live(
     recipe: Recipe,
     folder: RunFolder,
     *,
+    began: float,
     issuer: PromptIssuer,
     console: Console,
     builder: str,
     session: Session | None,
 ) -> Ending:
+    wall, waited = new_clocks(began=began)
     store, ledger = open_store(recipe, folder), open_ledger(recipe, folder)
     reached = faults.from_environment(os.environ, markers=folder.faults, driver_pid=os.getpid())
     epoch = claim_epoch(store, kind="orchestrator", life=life_record(recipe))
     reached("epoch.claimed", epoch)
     log.info("life begins", extra={"epoch": epoch})
+    vitals = Vitals(recipe, folder, epoch=epoch, wall=wall, waited=waited, disks=_disks(recipe, folder, store))
     opener = session.cluster if session else open_cluster
     with (
         opener(recipe, folder, epoch=epoch, warn=lambda line: console.say(f"warning: {line}")) as cluster,
@@ -145,10 +152,22 @@ def _live(
             published=published,
             targets=targets,
             console=console,
+            vitals=vitals,
+            wall=wall,
             evaluation=evaluation,
             reached=reached,
         )
         return _drive(run, console)
+
+
+def _disks(recipe: Recipe, folder: RunFolder, store: BlobStore) -> dict[str, Path]:
+    """Where this life writes on this machine, by what it is."""
+    found = {"run": folder.path}
+    if isinstance(store, FileBlobStore):
+        found["store"] = store.root
+    if recipe.store.scratch:
+        found["scratch"] = Path(recipe.store.scratch)
+    return found
 
 
 def _evaluation(

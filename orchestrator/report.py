@@ -57,6 +57,7 @@ class Reporter:
         *,
         data: Mapping[str, Mapping[str, int]],
         evaluation: PeriodicEvaluation | None = None,
+        vitals: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         if now - self._written_at < INTERVAL_S:
             return
@@ -74,6 +75,7 @@ class Reporter:
             "waits": verdict(snapshot, trainer, supervisor),
             "restarts": {"trainer": trainer.restarts, "workers": supervisor.restarts},
             "workers": {member.name: member.status for member in members},
+            **vitals(),
         }
         self._tell(lambda: self._folder.write_json(self._folder.status, self._status | {"updated": _now()}))
         self._show_targets(members)

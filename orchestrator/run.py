@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import ray
 
 from experience.buffer import ExperienceBuffer, Snapshot
+from experience.wall_clock import WallClock
 from orchestrator import metrics
 from orchestrator.admission import Admission
 from orchestrator.config import Recipe
@@ -30,6 +31,7 @@ from orchestrator.supervise import Kind, Supervisor
 from orchestrator.targets import Targets
 from orchestrator.topology import Topology
 from orchestrator.trainer import Trainer
+from orchestrator.vitals import Vitals
 from orchestrator.watchdog import PoisonBrake, Watchdog
 from weightstore.blobs import BlobStore, FileBlobStore
 from weightstore.manifest import WeightVersion
@@ -62,12 +64,15 @@ class Run:
         published: int,
         targets: Targets,
         console: Console,
+        vitals: Vitals,
+        wall: WallClock,
         evaluation: PeriodicEvaluation | None = None,
         reached: Reached = lambda point, step: None,
     ) -> None:
         self._recipe, self._store, self._buffer = recipe, store, buffer
         self._admission, self._lineage, self._epoch = admission, lineage, epoch
         self._reached = reached
+        self._vitals, self._wall = vitals, wall
         local = [store.root] if isinstance(store, FileBlobStore) else []
         local += [Path(recipe.store.scratch)] if recipe.store.scratch else []
         self._low_water = LowWater([folder.path, *local])
@@ -97,17 +102,22 @@ class Run:
 
     def drive(self) -> Ending:
         """Until the last step is trained, published, saved and evaluated, or a stop was asked for. RunFailed: cannot go on."""
+        self._wall.enter("other")
         while True:
             now = time.monotonic()
-            self._supervisor.tick(now)  # first: engines take longest to start
-            self._trainer.tick(now)
+            with self._wall.during("supervise"):
+                self._supervisor.tick(now)  # first: engines take longest to start
+                self._trainer.tick(now)
             snapshot = self._losses.snapshot(committed=self._trainer.committed)
             self._mind_the_disk(now)
-            if not self._stop.is_set():
-                snapshot = self._losses.pacing(self._admit, snapshot)
-            data = self._admission.cursors(snapshot)
-            evaluated = self._evaluate(now)
-            self._reporter.tick(now, snapshot, self._trainer, self._supervisor, data=data, evaluation=self._evaluation)
+            with self._wall.during("admit"):
+                if not self._stop.is_set():
+                    snapshot = self._losses.pacing(self._admit, snapshot)
+                data = self._admission.cursors(snapshot)
+            with self._wall.during("evaluate"):
+                evaluated = self._evaluate(now)
+            with self._wall.during("report"):
+                self._report(now, snapshot, data)
             self._brake.tick(snapshot, self._buffer)
             if self._trainer.finished:
                 if evaluated or self._stop.is_set():
@@ -118,7 +128,15 @@ class Run:
                 if self._shortage:
                     raise RunFailed(self._shortage)
                 return "stopped"
-            self._wait()
+            with self._wall.during("wait_events"):
+                self._wait()
+
+    def _report(self, now: float, snapshot: Snapshot, data: Mapping[str, Mapping[str, int]]) -> None:
+        trainer, supervisor = self._trainer, self._supervisor
+        self._vitals.tick(now, snapshot, trainer, supervisor, buffer=self._buffer)
+        self._reporter.tick(
+            now, snapshot, trainer, supervisor, data=data, evaluation=self._evaluation, vitals=self._vitals.status
+        )
 
     def _admit(self, snapshot: Snapshot) -> None:
         self._admission.admit(snapshot, published=self._trainer.published)
@@ -156,6 +174,7 @@ class Run:
             member.kill()
 
     def ended(self, state: str, *, cause: str) -> None:
+        self._vitals.ended(state)
         self._reporter.ended(state, self._trainer, cause=cause, evaluation=self._evaluation)
 
     def _wait(self) -> None:

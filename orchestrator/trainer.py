@@ -80,6 +80,11 @@ class Trainer:
         return max(self.step, self._furthest)
 
     @property
+    def at_work(self) -> bool:
+        """The ranks train or copy, or have a committed batch to train."""
+        return self.started and (self._running is not None or (self.step < self.committed and not self.final))
+
+    @property
     def settled(self) -> bool:
         """Nothing is running; published and saved up to the newest step."""
         idle = not any((self._running, self._publishing, self._saving, self._pruning))

@@ -5,8 +5,14 @@ from collections.abc import Iterable
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from experience.late_gauge import LateGauge
 from experience.schema import SampleScore
+from experience.wall_clock import WallSeconds
 
+PHASES = ("start", "rewards", "reference", "exchange", "wait_completions", "other")
+"""Of a scorer's wall time; exchange = calls of the buffer."""
+
+WALL = WallSeconds("headrace_score_wall_seconds_total", "Wall time of the scorer, by what it was doing.", ["phase"])
 GROUPS = Counter("headrace_score_groups_total", "Groups scored and handed on.")
 SAMPLES = Counter("headrace_score_samples_total", "Completions of these groups.")
 TOKENS = Counter("headrace_score_tokens_total", "Response tokens of these groups.")
@@ -53,6 +59,20 @@ DISAGREEMENT = Gauge(
     "Standard deviation over the members of an ensemble, mean over the last pass.",
     ["component"],
 )
+UNIQUE = LateGauge(
+    "headrace_score_unique_ratio", "Distinct responses among those of a prompt, as a share; mean over the last pass."
+)
+DISTINCT = Gauge(
+    "headrace_score_distinct_ratio",
+    "Distinct token n-grams over a prompt's responses, as a share of all; mean over the last pass.",
+    ["n"],
+)
+SPREAD = LateGauge(
+    "headrace_score_reward_spread", "Standard deviation of the total within a group; mean over the last pass."
+)
+EQUAL = LateGauge(
+    "headrace_score_equal_groups_ratio", "Share of the groups whose rewards are all equal, in the last pass."
+)
 PASS_SECONDS = Histogram("headrace_score_pass_seconds", "Decoding, rewards and reference of one pass.")
 REWARDS_SECONDS = Histogram("headrace_score_rewards_seconds", "The rewards' part of one pass.")
 REFERENCE_SECONDS = Histogram("headrace_score_reference_seconds", "The reference's part of one pass.")
@@ -60,11 +80,11 @@ WORK_CPU_SECONDS = Counter(
     "headrace_score_work_cpu_seconds_total",
     "CPU seconds of the process, all its threads, in decoding, rewards and reference.",
 )
-KL_NOISE_FLOOR = Gauge(
+KL_NOISE_FLOOR = LateGauge(
     "headrace_score_kl_noise_floor_nats",
     "KL per response between version 0 of the policy and the reference: what INT8 alone makes of equal weights.",
 )
-KL_BELOW_NOISE = Gauge(
+KL_BELOW_NOISE = LateGauge(
     "headrace_score_kl_target_below_noise",
     "1 while the trainer's KL target is below the noise floor, else 0.",
 )

@@ -117,6 +117,10 @@ def test_every_rule_between_sections_has_a_line() -> None:
     assert len(rows) - 2 == len(RULES)
 
 
+DECLARATIONS = ("Counter", "Gauge", "LateGauge", "Histogram", "GaugeMetricFamily", "WallSeconds")
+LABELS = ("labelnames", "labels")
+
+
 def declared_metrics() -> dict[str, set[str]]:
     """{exported name: labels} of every prometheus_client object in the packages."""
     found = {}
@@ -124,10 +128,10 @@ def declared_metrics() -> dict[str, set[str]]:
         for path in (ROOT / package).rglob("*.py"):
             for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
                 kind = getattr(call.func, "id", getattr(call.func, "attr", ""))
-                if kind in ("Counter", "Gauge", "Histogram") and call.args and isinstance(call.args[0], ast.Constant):
+                if kind in DECLARATIONS and call.args and isinstance(call.args[0], ast.Constant):
                     name = str(call.args[0].value)
                     suffix = "_total" if kind == "Counter" and not name.endswith("_total") else ""
-                    given = [*call.args[2:3], *(word.value for word in call.keywords if word.arg == "labelnames")]
+                    given = [*call.args[2:3], *(word.value for word in call.keywords if word.arg in LABELS)]
                     found[name + suffix] = set(ast.literal_eval(given[0])) if given else set()
     return found
 

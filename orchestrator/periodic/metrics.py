@@ -5,18 +5,22 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge
 
-STEP = Gauge("headrace_eval_step", "Step of the version that was evaluated last.")
-BEST_STEP = Gauge("headrace_eval_best_step", "Step of the best version so far.")
-WITHOUT_RISE = Gauge("headrace_eval_without_rise_steps", "Steps from the best version to the last one evaluated.")
-WIN_RATE = Gauge("headrace_eval_win_ratio", "Win rate of the last version evaluated against the baseline, ties half.")
-WIN_RATE_LOW = Gauge("headrace_eval_win_low_ratio", "Lower end of its 95 % interval.")
-WIN_RATE_HIGH = Gauge("headrace_eval_win_high_ratio", "Upper end of its 95 % interval.")
-REWARD = Gauge("headrace_eval_reward", "Total reward on the held-out prompts, mean.")
+from experience.late_gauge import LateGauge
+
+STEP = LateGauge("headrace_eval_step", "Step of the version that was evaluated last.")
+BEST_STEP = LateGauge("headrace_eval_best_step", "Step of the best version so far.")
+WITHOUT_RISE = LateGauge("headrace_eval_without_rise_steps", "Steps from the best version to the last one evaluated.")
+WIN_RATE = LateGauge(
+    "headrace_eval_win_ratio", "Win rate of the last version evaluated against the baseline, ties half."
+)
+WIN_RATE_LOW = LateGauge("headrace_eval_win_low_ratio", "Lower end of its 95 % interval.")
+WIN_RATE_HIGH = LateGauge("headrace_eval_win_high_ratio", "Upper end of its 95 % interval.")
+REWARD = LateGauge("headrace_eval_reward", "Total reward on the held-out prompts, mean.")
 COMPONENT = Gauge("headrace_eval_reward_component", "The same by component, raw.", ["component"])
-KL = Gauge("headrace_eval_kl_per_response_nats", "KL to the reference, summed over a response, mean.")
-LENGTH = Gauge("headrace_eval_response_length_tokens", "Response length, mean.")
+KL = LateGauge("headrace_eval_kl_per_response_nats", "KL to the reference, summed over a response, mean.")
+LENGTH = LateGauge("headrace_eval_response_length_tokens", "Response length, mean.")
 DISTINCT = Gauge("headrace_eval_distinct_ratio", "Distinct n-grams as a share of all, by n.", ["n"])
-SECONDS = Gauge("headrace_eval_seconds", "Wall time of the last evaluation, from asking to the answer.")
+SECONDS = LateGauge("headrace_eval_seconds", "Wall time of the last evaluation, from asking to the answer.")
 FAILURES = Counter("headrace_eval_failures_total", "Evaluations that came to nothing, and deaths of the evaluator.")
 
 _PLAIN = {

@@ -11,6 +11,7 @@ import os
 import resource
 import shutil
 import threading
+import time
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from orchestrator.member import outcome
 from orchestrator.report import Reporter
 from orchestrator.run import Run
 from orchestrator.targets import Targets
+from orchestrator.vitals import Vitals, new_clocks
 from weightstore import blobs
 from weightstore.blobs import FileBlobStore, StoreError
 from weightstore.shards import write_safetensors
@@ -265,6 +267,7 @@ def test_a_run_stops_before_the_disk_is_full_and_fails_with_the_cause(run, monke
     for role in ("run", "trainer"):
         buffer.raise_epoch(role=role, epoch=1)
     run.write_json(run.status, {"state": "starting"})
+    wall, waited = new_clocks(began=time.monotonic())
     life = Run(
         recipe,
         run,
@@ -279,6 +282,8 @@ def test_a_run_stops_before_the_disk_is_full_and_fails_with_the_cause(run, monke
         published=-1,
         targets=Targets(run, driver="127.0.0.1:1"),
         console=Console(),
+        vitals=Vitals(recipe, run, epoch=1, wall=wall, waited=waited, disks={"run": run.path}),
+        wall=wall,
     )
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, disk.LOW_BYTES - 1))
     with pytest.raises(RunFailed, match=f"{run.path}: the disk is nearly full"):

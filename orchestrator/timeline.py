@@ -1,0 +1,103 @@
+"""timeline.jsonl: what a run's stages held, waited for and did, a line every few seconds, for `top` and the report."""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 2.0
+"""Between two lines while a life is young and people watch: 300 lines of some 2 kB."""
+LATER_INTERVAL_S = 10.0
+"""And from then on: some 17 MB a day."""
+YOUNG_S = 600.0
+
+MOST_OF_A_ROLE = 16
+"""Workers that have an entry each; of more there is the sum."""
+
+_SUMMED = ("tokens", "groups")
+
+
+class Timeline:
+    """Appends lines, each whole or not at all. What it cannot write is logged, and missing: it never ends a run."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._next_s = 0.0
+
+    def due(self, elapsed_s: float) -> bool:
+        """Of this life."""
+        return elapsed_s >= self._next_s
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """A line as docs/metrics.md describes it; `elapsed_s` of it says when the next is due."""
+        elapsed_s = line["elapsed_s"]
+        self._next_s = elapsed_s + (INTERVAL_S if elapsed_s < YOUNG_S else LATER_INTERVAL_S)
+        try:
+            self._folder.append(self._folder.timeline, json.dumps(line, separators=(",", ":")))
+        except OSError as error:
+            log.warning("timeline not written", extra={"error": str(error)})
+
+
+def workers_of(statuses: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The `workers` of a line: of each its wall time and counters, or one entry `role*` for a role that has many."""
+    roles: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, status in statuses.items():
+        roles.setdefault(name.partition("-")[0], {})[name] = _entry(status)
+    found: dict[str, dict[str, Any]] = {}
+    for role, entries in roles.items():
+        found |= entries if len(entries) <= MOST_OF_A_ROLE else {f"{role}*": _summed(list(entries.values()))}
+    return found
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All lines in order, of every life; [] where there are none. Damaged ones are passed over, with a warning."""
+    try:
+        raw = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    lines, damaged = [], []
+    for number, text in enumerate(raw, start=1):
+        line = _parsed(text)
+        if line is None:
+            damaged.append(number)
+        else:
+            lines.append(line)
+    if damaged:
+        log.warning(
+            "damaged lines passed over", extra={"path": str(path), "lines": damaged[:10], "count": len(damaged)}
+        )
+    return lines
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    whole = isinstance(line, dict) and isinstance(line.get("elapsed_s"), int | float) and "state" in line
+    return line if whole else None
+
+
+def _entry(status: Mapping[str, Any]) -> dict[str, Any]:
+    named = {"tokens": status.get("tokens_done"), "groups": status.get("groups_done", status.get("groups"))}
+    kept = {key: status[key] for key in ("state", "served", "wall") if key in status}
+    return kept | {key: value for key, value in named.items() if value is not None}
+
+
+def _summed(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    wall: dict[str, float] = {}
+    for entry in entries:
+        for phase, seconds in entry.get("wall", {}).items():
+            wall[phase] = round(wall.get(phase, 0.0) + seconds, 3)
+    sums = {key: sum(entry.get(key, 0) for entry in entries) for key in _SUMMED if any(key in one for one in entries)}
+    return {"count": len(entries), "wall": wall, **sums}
+
+
+def rounded(seconds: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Milliseconds are enough."""
+    return {name: round(value, 3) for name, value in seconds}
