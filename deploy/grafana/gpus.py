@@ -1,0 +1,19 @@
+"""The row of the GPUs that a cluster uses; empty on machines without any."""
+
+from typing import Any
+
+from deploy.grafana import look
+from deploy.grafana.panels import lines
+from deploy.grafana.promql import largest
+
+
+def gpus(role: str) -> list[Any]:
+    """role: `gen`, `score` or `rank`, as in the label of the targets."""
+    used = largest("headrace_gpu_memory_used_bytes", by="worker, gpu", role=role)
+    memory = f"{used} / {largest('headrace_gpu_memory_bytes', by='worker, gpu', role=role)}"
+    busy = largest("headrace_gpu_busy_ratio", by="worker, gpu", role=role)
+    ratio = {"unit": "percentunit", "low": 0, "high": 1, "width": 12}
+    return [
+        lines("GPU memory in use", {"{{worker}}, GPU {{gpu}}": memory}, limits=look.GPU_MEMORY, **ratio),
+        lines("GPU busy", {"{{worker}}, GPU {{gpu}}": busy}, **ratio),
+    ]

@@ -1,0 +1,148 @@
+"""The stores between the clusters: groups in flight, Redis, versions of the weights, checkpoints, disks."""
+
+from typing import Any
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from deploy.grafana import look
+from deploy.grafana.layout import Section, page
+from deploy.grafana.panels import bars, lines, stat
+from deploy.grafana.promql import largest, mean, of, or_zero, quantile, rate, total
+
+STREAMS = {"prompts": look.BLUE, "completions": look.VIOLET, "experience": look.GREEN, "quarantine": look.RED}
+USED, LIMIT = "headrace_redis_memory_bytes", "headrace_redis_memory_limit_bytes"
+DISK_FREE, DISK = "headrace_run_disk_free_bytes", "headrace_run_disk_bytes"
+
+
+def stores() -> Dashboard:
+    sections = [
+        Section(title="At a glance", panels=_glance()),
+        Section(title="Groups in flight", panels=_groups()),
+        Section(title="Leases and second deliveries", panels=_leases()),
+        Section(title="Redis", panels=_redis()),
+        Section(title="Versions of the weights", panels=_weights()),
+        Section(title="Checkpoints and disks", panels=_disks()),
+        Section(title="Object store", panels=_bucket(), closed=True),
+    ]
+    return page("stores", "Groups in flight, Redis, versions of the weights, checkpoints and disks.", sections)
+
+
+def _glance() -> list[Any]:
+    live = largest("headrace_experience_live_groups")
+    full = f"{live} / {largest('headrace_experience_capacity_groups')}"
+    free = f"min ({of(DISK_FREE)} / {of(DISK)})"
+    corrupt = or_zero(total("headrace_weights_corrupt_versions_total"))
+    good = {"below": look.RED, "limits": ((1.0, look.GREEN),), "curve": False, "unit": "bool_yes_no"}
+    return [
+        stat("Groups live", live, unit="none"),
+        stat("Of the room", full, unit="percentunit", decimals=0),
+        stat("Redis answers", f"min ({of('headrace_redis_up')})", **good),
+        stat("Its log is written", f"min ({of('headrace_redis_aof_write_ok')})", **good),
+        stat("Redis memory", largest(USED), unit="bytes", decimals=1),
+        stat("Least free disk", free, unit="percentunit", decimals=0, limits=((0.1, look.INK),), below=look.RED),
+        stat("Newest version", largest("headrace_weights_newest_version"), unit="none"),
+        stat("Corrupt versions", corrupt, unit="none", limits=look.ANY, below=look.GREEN, curve=False),
+    ]
+
+
+def _groups() -> list[Any]:
+    depth = {"{{stream}}": largest("headrace_experience_depth_groups", by="stream")}
+    oldest = {"{{stream}}": largest("headrace_experience_oldest_seconds", by="stream")}
+    live = {
+        "live": largest("headrace_experience_live_groups"),
+        "room": largest("headrace_experience_capacity_groups"),
+    }
+    settled = {"{{outcome}} {{reason}}": rate("headrace_experience_settled_groups_total", by="outcome, reason")}
+    ahead = {
+        "batches committed": largest("headrace_experience_committed_batches"),
+        "steps trained": largest("headrace_run_step"),
+    }
+    issued = {
+        "{{attempt}}": rate("headrace_run_issued_groups_total", by="attempt"),
+        "passed over": rate("headrace_run_passed_over_prompts_total"),
+    }
+    return [
+        lines("Groups in each stream", depth, unit="none", low=0, colours=STREAMS),
+        lines("Oldest entry of each stream", oldest, unit="s", low=0, colours=STREAMS),
+        lines("Groups live, and room", live, unit="none", low=0),
+        lines("How groups are settled", settled, unit="suffix: groups/s", low=0),
+        lines("Batches and steps", ahead, unit="none", low=0),
+        lines("Prompts issued", issued, unit="suffix: groups/s", low=0),
+    ]
+
+
+def _leases() -> list[Any]:
+    held = {"{{stage}}": largest("headrace_experience_leases", by="stage")}
+    oldest = {"{{stage}}": largest("headrace_experience_oldest_lease_seconds", by="stage")}
+    again = {
+        "{{stage}} delivered again": or_zero(
+            total("headrace_experience_redeliveries_total", by="stage"), label="stage"
+        ),
+        "{{stage}} output refused": or_zero(total("headrace_experience_lost_leases_total", by="stage"), label="stage"),
+        "{{stage}} quarantined": or_zero(total("headrace_experience_quarantined_total", by="stage"), label="stage"),
+    }
+    silent = {"{{stage}}, p99": quantile(0.99, "headrace_experience_redelivery_seconds", by="stage")}
+    return [
+        lines("Leases held", held, unit="none", low=0, colours=STREAMS),
+        lines("Oldest lease since its renewal", oldest, unit="s", low=0, colours=STREAMS),
+        lines("Work done twice or set aside", again, unit="none", low=0),
+        lines("Silence before a second delivery", silent, unit="s", low=0, width=12),
+        lines(
+            "Calls repeated",
+            {"{{worker}}": rate("headrace_experience_retries_total", by="worker")},
+            unit="cps",
+            low=0,
+            width=12,
+        ),
+    ]
+
+
+def _redis() -> list[Any]:
+    memory = {"used": largest(USED), "limit, 0 = none": largest(LIMIT)}
+    log = {"size": largest("headrace_redis_aof_bytes")}
+    late = {"put off": largest("headrace_redis_aof_delayed_fsyncs")}
+    health = {"append-only log on": largest("headrace_redis_aof_enabled"), "answers": largest("headrace_redis_up")}
+    return [
+        lines("Memory of Redis", memory, unit="bytes", low=0),
+        lines("Its append-only log", log, unit="bytes", low=0),
+        lines("Syncs put off", late, unit="none", low=0, limits=look.ANY),
+        lines("Connections", {"clients": largest("headrace_redis_clients")}, unit="none", low=0, width=12),
+        lines("Up, and keeping a log", health, unit="none", low=0, high=1, width=12),
+    ]
+
+
+def _weights() -> list[Any]:
+    writing = {
+        "writing a shard": mean("headrace_weights_publish_seconds"),
+        "until the manifest": mean("headrace_weights_commit_seconds"),
+        "fetching and verifying": mean("headrace_weights_fetch_seconds"),
+    }
+    traffic = {
+        "written": rate("headrace_weights_published_bytes_total"),
+        "fetched": rate("headrace_weights_fetched_bytes_total"),
+    }
+    deleted = {"deleted": total("headrace_weights_deleted_versions_total")}
+    return [
+        lines("Time of a version", writing, unit="s", low=0),
+        lines("Bytes of versions", traffic, unit="binBps", low=0),
+        lines("Versions deleted by retention", deleted, unit="none", low=0),
+    ]
+
+
+def _disks() -> list[Any]:
+    checkpoint = {
+        "writing, p99": quantile(0.99, "headrace_train_checkpoint_seconds"),
+        "training waits": mean("headrace_train_checkpoint_stall_seconds"),
+    }
+    free = {"{{path}}": f"min by (path) ({of(DISK_FREE)})"}
+    full = {"{{path}}": f"1 - min by (path) ({of(DISK_FREE)} / {of(DISK)})"}
+    return [
+        lines("Time of a checkpoint", checkpoint, unit="s", low=0),
+        lines("Free on each disk", free, unit="bytes", low=0),
+        bars("Disks in use", full, unit="percentunit", high=1, limits=look.FULL, below=look.GREEN),
+    ]
+
+
+def _bucket() -> list[Any]:
+    retried = {"{{action}}": rate("headrace_store_retried_requests_total", by="action")}
+    return [lines("Requests sent again", retried, unit="cps", low=0, width=24)]
