@@ -7,7 +7,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from deploy.grafana import look
 from deploy.grafana.gpus import gpus
 from deploy.grafana.layout import Section, page
-from deploy.grafana.panels import bars, lines, stat
+from deploy.grafana.panels import bars, lines, shares, stat
 from deploy.grafana.promql import busy, largest, mean, or_zero, quantile, rate, share, smallest, total
 
 TOKENS = "headrace_gen_tokens_total"
@@ -55,10 +55,10 @@ def _throughput() -> list[Any]:
     step = _quantiles("headrace_gen_step_seconds")
     return [
         lines("Tokens by worker", tokens, unit="si:tok/s", low=0),
-        lines("Where the workers' time goes", phases, unit="percentunit", low=0, high=1, stacked=True, width=16),
+        shares("Where the workers' time goes", phases, stacked=True, width=16),
         lines("Requests", requests, unit="none", low=0),
         lines("KV cache in use", cache, unit="percentunit", low=0),
-        lines("Processor time in engine steps", {"{{worker}}": useful}, unit="percentunit", low=0, high=1),
+        shares("Processor time in engine steps", {"{{worker}}": useful}),
         lines("One engine step", step, unit="s", low=0, width=12),
         lines(
             "Preemptions",
@@ -92,7 +92,7 @@ def _ends() -> list[Any]:
     given_up = {"{{le}} tokens or fewer": total("headrace_gen_given_up_tokens_bucket", by="le")}
     return [
         lines("Groups by result", groups, unit="suffix: groups/s", low=0),
-        lines("Requests by end", reasons, unit="percentunit", low=0, high=1, stacked=True),
+        shares("Requests by end", reasons, stacked=True),
         bars("Tokens of groups given up", given_up, unit="none"),
     ]
 

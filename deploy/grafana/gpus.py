@@ -3,7 +3,7 @@
 from typing import Any
 
 from deploy.grafana import look
-from deploy.grafana.panels import lines
+from deploy.grafana.panels import shares
 from deploy.grafana.promql import largest
 
 
@@ -12,8 +12,7 @@ def gpus(role: str) -> list[Any]:
     used = largest("headrace_gpu_memory_used_bytes", by="worker, gpu", role=role)
     memory = f"{used} / {largest('headrace_gpu_memory_bytes', by='worker, gpu', role=role)}"
     busy = largest("headrace_gpu_busy_ratio", by="worker, gpu", role=role)
-    ratio = {"unit": "percentunit", "low": 0, "high": 1, "width": 12}
     return [
-        lines("GPU memory in use", {"{{worker}}, GPU {{gpu}}": memory}, limits=look.GPU_MEMORY, **ratio),
-        lines("GPU busy", {"{{worker}}, GPU {{gpu}}": busy}, **ratio),
+        shares("GPU memory in use", {"{{worker}}, GPU {{gpu}}": memory}, limits=look.GPU_MEMORY, width=12),
+        shares("GPU busy", {"{{worker}}, GPU {{gpu}}": busy}, width=12),
     ]

@@ -6,12 +6,13 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from deploy.grafana import look
 from deploy.grafana.layout import Section, page
-from deploy.grafana.panels import lines, listing, stat, states
+from deploy.grafana.panels import lines, listing, shares, should_be_none, stat, states
 from deploy.grafana.promql import WHOLE, WINDOW, average, busy, largest, of, or_zero, rate, share, smallest, total
 
 WAITED = "headrace_run_waited_for_seconds_total"
 SILENT: look.Limits = ((120.0, look.AMBER), (600.0, look.RED))
 """Seconds without progress: longer than most steps; as long as a step of a large model may take."""
+TAKEN_UNITS = {"Value #B": "bytes", "Value #C": "none"}
 WAITING = {"for generation": "prompts", "for scoring": "completions", "for training": "experience"}
 WAITING_COLOURS = {f"for {stage}": colour for stage, colour in look.ROLES.items()}
 
@@ -47,7 +48,7 @@ def _glance() -> list[Any]:
         stat("Newest win rate", largest("headrace_eval_win_ratio"), unit="percentunit", decimals=0, limits=look.WIN),
         stat("Bottleneck", bottleneck(), unit="none", name="{{stage}}"),
         stat("Since last progress", silent, unit="s", decimals=0, limits=SILENT),
-        stat("Alerts", alerts, unit="none", limits=look.ANY, below=look.GREEN, curve=False),
+        should_be_none("Alerts", alerts),
     ]
 
 
@@ -63,15 +64,20 @@ def _learning() -> list[Any]:
         "distinct 4-grams": average("headrace_score_distinct_ratio", n="4"),
     }
     entropy = {"per token": largest("headrace_train_entropy_nats")}
-    ratio = {"unit": "percentunit", "low": 0, "high": 1}
-    nats = {"unit": "suffix: nats", "low": 0}
     return [
         lines("Reward", _held_out("reward_mean", "reward"), unit="none", colours=look.HELD_OUT),
-        lines("KL a response", _held_out("kl_per_response_nats"), limits=look.KL, colours=look.HELD_OUT, **nats),
-        lines("Win rate against the start", win, limits=((0.5, look.AMBER),), colours=win_colours, **ratio),
+        lines(
+            "KL a response",
+            _held_out("kl_per_response_nats"),
+            limits=look.KL,
+            colours=look.HELD_OUT,
+            unit="suffix: nats",
+            low=0,
+        ),
+        shares("Win rate against the start", win, limits=((0.5, look.AMBER),), colours=win_colours),
         lines("Length", _held_out("response_length_tokens"), unit="suffix: tokens", low=0, colours=look.HELD_OUT),
-        lines("Diversity of a prompt's responses", diversity, limits=look.DIVERSE, **ratio),
-        lines("Entropy", entropy, **nats),
+        shares("Diversity of a prompt's responses", diversity, limits=look.DIVERSE),
+        lines("Entropy", entropy, unit="suffix: nats", low=0),
     ]
 
 
@@ -112,9 +118,6 @@ def _healthy() -> list[Any]:
     ]
 
 
-TAKEN_UNITS = {"Value #B": "bytes", "Value #C": "none"}
-
-
 def _time() -> list[Any]:
     waited = {"{{stage}}": share(WAITED, "stage")}
     at_work = {
@@ -130,10 +133,9 @@ def _time() -> list[Any]:
     depth = {name: largest("headrace_experience_depth_groups", stream=stream) for name, stream in WAITING.items()}
     oldest = {name: largest("headrace_experience_oldest_seconds", stream=stream) for name, stream in WAITING.items()}
     step = {"mean": f"1 / (max (deriv({of('headrace_run_step')}[{WINDOW}])) > 0)"}
-    ratio = {"unit": "percentunit", "low": 0, "high": 1, "width": 12}
     return [
-        lines("Whom the loop waits for", waited, stacked=True, colours=look.STAGES, **ratio),
-        lines("Busy share of each cluster", at_work, colours=look.ROLES, **ratio),
+        shares("Whom the loop waits for", waited, stacked=True, colours=look.STAGES, width=12),
+        shares("Busy share of each cluster", at_work, colours=look.ROLES, width=12),
         lines("Groups that wait", depth, unit="none", low=0, colours=WAITING_COLOURS, width=6),
         lines("Age of the oldest of them", oldest, unit="s", low=0, colours=WAITING_COLOURS, width=6),
         lines("Throughput", throughput, unit="si:tok/s", low=0, colours=look.ROLES, width=6),

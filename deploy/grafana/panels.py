@@ -13,7 +13,7 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from deploy.grafana.look import BLUE, GREEN, INK, SOURCE, Limits, thresholds
+from deploy.grafana.look import ANY, BLUE, GREEN, INK, RED, SOURCE, Limits, thresholds
 
 LINE_HEIGHT, STAT_HEIGHT = 8, 4
 """Rows of Grafana's grid, of 38 pixels each; widths are of its 24 columns."""
@@ -59,6 +59,19 @@ def lines(
     return panel
 
 
+def shares(
+    title: str,
+    queries: Mapping[str, str],
+    *,
+    width: int = 8,
+    limits: Limits = (),
+    stacked: bool = False,
+    colours: Mapping[str, str] = {},
+) -> timeseries.Panel:
+    """Curves between 0 and 100 %."""
+    return lines(title, queries, unit="percentunit", width=width, limits=limits, stacked=stacked, low=0, high=1, colours=colours)  # fmt: skip
+
+
 def stat(
     title: str,
     query: str,
@@ -82,6 +95,16 @@ def stat(
         panel = panel.decimals(decimals)
     target = _target(query, ref=0).legend_format(name)
     return panel.with_target(target.range() if curve else target.instant())
+
+
+def should_be_none(title: str, query: str, *, width: int = 3) -> figure.Panel:
+    """A count in green at 0, in red above."""
+    return stat(title, query, unit="none", width=width, limits=ANY, below=GREEN, curve=False)
+
+
+def should_be_so(title: str, query: str) -> figure.Panel:
+    """ "Yes" in green for 1, "No" in red for 0."""
+    return stat(title, query, unit="bool_yes_no", limits=((1.0, GREEN),), below=RED, curve=False)
 
 
 def bars(

@@ -7,7 +7,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from deploy.grafana import look
 from deploy.grafana.gpus import gpus
 from deploy.grafana.layout import Section, page
-from deploy.grafana.panels import lines, stat
+from deploy.grafana.panels import lines, shares, should_be_none, stat
 from deploy.grafana.promql import average, busy, largest, mean, or_zero, quantile, rate, share, total
 
 REWARD = "headrace_score_reward"
@@ -41,17 +41,10 @@ def _glance() -> list[Any]:
             limits=look.UNIQUE,
             below=look.RED,
         ),
-        stat("Failures", failed, unit="none", limits=look.ANY, below=look.GREEN, curve=False),
-        stat("Scored too late", late, unit="none", limits=look.ANY, below=look.GREEN, curve=False),
+        should_be_none("Failures", failed),
+        should_be_none("Scored too late", late),
         stat("KL made by rounding", floor, unit="suffix: nats", decimals=4, curve=False),
-        stat(
-            "KL target below that",
-            or_zero(largest(target)),
-            unit="bool_yes_no",
-            limits=look.ANY,
-            below=look.GREEN,
-            curve=False,
-        ),
+        should_be_none("KL target below that", or_zero(total(target))),
     ]
 
 
@@ -68,10 +61,10 @@ def _pace() -> list[Any]:
     useful = {"{{worker}}": f"{rate('headrace_score_work_cpu_seconds_total', by='worker')} / {cpu}"}
     return [
         lines("Tokens by worker", tokens, unit="si:tok/s", low=0),
-        lines("Where the workers' time goes", phases, unit="percentunit", low=0, high=1, stacked=True, width=16),
+        shares("Where the workers' time goes", phases, stacked=True, width=16),
         lines("One pass", parts, unit="s", low=0),
         lines("Responses by worker", samples, unit="suffix: /s", low=0),
-        lines("Processor time in passes", useful, unit="percentunit", low=0, high=1),
+        shares("Processor time in passes", useful),
     ]
 
 
@@ -85,7 +78,6 @@ def _rewards() -> list[Any]:
     equal = {"all equal": average("headrace_score_equal_groups_ratio")}
     grams = {"{{n}}-grams": average("headrace_score_distinct_ratio", by="n")}
     unique = {"unique": average("headrace_score_unique_ratio")}
-    ratio = {"unit": "percentunit", "low": 0, "high": 1}
     return [
         lines(
             "Reward by component", {"{{component}}": average("headrace_score_reward_mean", by="component")}, unit="none"
@@ -94,9 +86,9 @@ def _rewards() -> list[Any]:
             "Spread over answers", {f"{{{{component}}}}, {name}": query for name, query in spread.items()}, unit="none"
         ),
         lines("Spread within a group", within, unit="none", low=0),
-        lines("Groups with equal rewards", equal, **ratio),
-        lines("Unique responses of a prompt", unique, limits=((0.5, look.RED),), **ratio),
-        lines("Distinct n-grams of a prompt's responses", grams, limits=((0.6, look.AMBER),), **ratio),
+        shares("Groups with equal rewards", equal),
+        shares("Unique responses of a prompt", unique, limits=((0.5, look.RED),)),
+        shares("Distinct n-grams of a prompt's responses", grams, limits=((0.6, look.AMBER),)),
     ]
 
 

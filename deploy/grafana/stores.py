@@ -6,7 +6,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from deploy.grafana import look
 from deploy.grafana.layout import Section, page
-from deploy.grafana.panels import bars, lines, stat
+from deploy.grafana.panels import bars, lines, should_be_none, should_be_so, stat
 from deploy.grafana.promql import largest, mean, of, or_zero, quantile, rate, total
 
 STREAMS = {"prompts": look.BLUE, "completions": look.VIOLET, "experience": look.GREEN, "quarantine": look.RED}
@@ -32,16 +32,15 @@ def _glance() -> list[Any]:
     full = f"{live} / {largest('headrace_experience_capacity_groups')}"
     free = f"min ({of(DISK_FREE)} / {of(DISK)})"
     corrupt = or_zero(total("headrace_weights_corrupt_versions_total"))
-    good = {"below": look.RED, "limits": ((1.0, look.GREEN),), "curve": False, "unit": "bool_yes_no"}
     return [
         stat("Groups live", live, unit="none"),
         stat("Of the room", full, unit="percentunit", decimals=0),
-        stat("Redis answers", f"min ({of('headrace_redis_up')})", **good),
-        stat("Its log is written", f"min ({of('headrace_redis_aof_write_ok')})", **good),
+        should_be_so("Redis answers", f"min ({of('headrace_redis_up')})"),
+        should_be_so("Its log is written", f"min ({of('headrace_redis_aof_write_ok')})"),
         stat("Redis memory", largest(USED), unit="bytes", decimals=1),
         stat("Least free disk", free, unit="percentunit", decimals=0, limits=((0.1, look.INK),), below=look.RED),
         stat("Newest version", largest("headrace_weights_newest_version"), unit="none"),
-        stat("Corrupt versions", corrupt, unit="none", limits=look.ANY, below=look.GREEN, curve=False),
+        should_be_none("Corrupt versions", corrupt),
     ]
 
 

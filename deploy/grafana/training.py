@@ -7,12 +7,11 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from deploy.grafana import look
 from deploy.grafana.gpus import gpus
 from deploy.grafana.layout import Section, page
-from deploy.grafana.panels import lines, stat
+from deploy.grafana.panels import lines, shares, stat
 from deploy.grafana.promql import busy, largest, mean, or_zero, quantile, rate, share, total
 from deploy.grafana.training_rows import critic, evaluation
 
 AGE, GAP = "headrace_train_staleness_steps", "headrace_train_logprob_gap_nats"
-RATIO = {"unit": "percentunit", "low": 0, "high": 1}
 
 
 def training() -> Dashboard:
@@ -63,7 +62,7 @@ def _learnt() -> list[Any]:
 
 
 def _updates() -> list[Any]:
-    shares = {
+    held_back = {
         "tokens clipped": largest("headrace_train_clip_ratio"),
         "updates with a clipped gradient": largest("headrace_train_grad_clipped_ratio"),
         "tokens not trained": largest("headrace_train_masked_ratio"),
@@ -71,7 +70,7 @@ def _updates() -> list[Any]:
     return [
         lines("Loss of the policy", {"loss": largest("headrace_train_loss")}, unit="none"),
         lines("Gradient norm before clipping", {"norm": largest("headrace_train_grad_norm")}, unit="none", low=0),
-        lines("Shares that are held back", shares, limits=look.CLIPPED, **RATIO),
+        shares("Shares that are held back", held_back, limits=look.CLIPPED),
         lines("Entropy", {"per token": largest("headrace_train_entropy_nats")}, unit="suffix: nats", low=0),
         lines("KL coefficient", {"in force": largest("headrace_train_kl_coefficient")}, unit="none", low=0),
         lines("Learning rate", {"in force": largest("headrace_train_learning_rate")}, unit="sci", low=0),
@@ -95,7 +94,7 @@ def _off_policy() -> list[Any]:
         lines("Age of samples", age, unit="suffix: steps", low=0),
         lines("The same in versions", versions, unit="suffix: versions", low=0),
         lines("Importance weights", weights, unit="none"),
-        lines("What weights leave of a batch", effective, **RATIO),
+        shares("What weights leave of a batch", effective),
         lines("Gap of log-probabilities", gap, unit="none", low=0),
         lines("Samples that the gap is of", compared, unit="none", low=0),
     ]
@@ -115,11 +114,11 @@ def _time() -> list[Any]:
     useful = {"{{worker}}": f"{rate('headrace_train_work_cpu_seconds_total', by='worker')} / {cpu}"}
     dropped = {"dropped": or_zero(total("headrace_train_dropped_groups_total"))}
     return [
-        lines("Phases of the ranks", phases, unit="percentunit", low=0, high=1, stacked=True, width=16),
+        shares("Phases of the ranks", phases, stacked=True, width=16),
         lines("Tokens trained", tokens, unit="si:tok/s", low=0),
         lines("Parts of a step", step, unit="s", low=0),
         lines("What training waits for", stalls, unit="s", low=0),
-        lines("Processor time in steps", useful, **RATIO),
+        shares("Processor time in steps", useful),
         lines("Responses trained", settled, unit="suffix: /s", low=0),
         lines("Updates of the policy", again, unit="suffix: /s", low=0),
         lines("Groups dropped for being late", dropped, unit="none", low=0),

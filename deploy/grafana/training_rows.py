@@ -3,7 +3,7 @@
 from typing import Any
 
 from deploy.grafana import look
-from deploy.grafana.panels import lines, stat
+from deploy.grafana.panels import lines, shares, should_be_none, stat
 from deploy.grafana.promql import largest, or_zero, rate, total
 
 
@@ -19,21 +19,12 @@ def evaluation() -> list[Any]:
         "evaluated": largest("headrace_eval_step"),
         "best": largest("headrace_eval_best_step"),
     }
-    ratio = {"unit": "percentunit", "low": 0, "high": 1}
     length = {"mean": largest("headrace_eval_response_length_tokens")}
     return [
         stat("Steps without a rise", largest("headrace_eval_without_rise_steps"), unit="none", width=8, curve=False),
         stat("Seconds of an evaluation", largest("headrace_eval_seconds"), unit="s", width=8),
-        stat(
-            "Evaluations that failed",
-            or_zero(total("headrace_eval_failures_total")),
-            unit="none",
-            width=8,
-            limits=look.ANY,
-            below=look.GREEN,
-            curve=False,
-        ),
-        lines("Win rate with its interval", win, limits=((0.5, look.AMBER),), colours=colours, **ratio),
+        should_be_none("Evaluations that failed", or_zero(total("headrace_eval_failures_total")), width=8),
+        shares("Win rate with its interval", win, limits=((0.5, look.AMBER),), colours=colours),
         lines("Held-out reward", {"total": largest("headrace_eval_reward")}, unit="none"),
         lines(
             "Held-out reward by component",
@@ -48,7 +39,7 @@ def evaluation() -> list[Any]:
             limits=look.KL,
         ),
         lines("Held-out length", length, unit="suffix: tokens", low=0),
-        lines("Distinct word n-grams", {"{{n}}": largest("headrace_eval_distinct_ratio", by="n")}, **ratio),
+        shares("Distinct word n-grams", {"{{n}}": largest("headrace_eval_distinct_ratio", by="n")}),
         lines("Versions evaluated", versions, unit="none", low=0, width=24),
     ]
 

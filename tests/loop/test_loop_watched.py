@@ -13,6 +13,7 @@ file and pytest keeps it; a test that is run alone gets what it asks for all the
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from watched_run import STEPS, Watched, watching
@@ -21,8 +22,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def watched(workplace, tmp_path_factory) -> Iterator[Watched]:
-    with watching(workplace, tmp_path_factory.mktemp("watched") / "prometheus") as seen:
+def watched(workplace: Path) -> Iterator[Watched]:
+    with watching(workplace) as seen:
         yield seen
 
 

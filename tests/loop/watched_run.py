@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 from loop_commands import Life, living
-from watched_prometheus import Prometheus, prometheus
+from prometheus_server import Prometheus, running
 
 NAME = "watched"
 STEPS = 60
+SCRAPE_S = 1
 LIVE_STEP = 6
 """From here on a run counts as at work: every stage has handed on something, and the first evaluation is asked for."""
 CHANGES: dict[str, Any] = {
@@ -72,17 +73,26 @@ class Watched:
 
 
 @contextmanager
-def watching(workplace: Path, prometheus_folder: Path) -> Iterator[Watched]:
+def watching(workplace: Path) -> Iterator[Watched]:
     """Start the command and the server; both are gone afterwards, whatever the tests made of it."""
     recipe = workplace / f"{NAME}.yaml"
     recipe.write_text(yaml.safe_dump(_merged(yaml.safe_load((workplace / "small.yaml").read_text()), CHANGES)))
     run = workplace / "runs" / NAME
     started = time.time()
     with (
-        prometheus(prometheus_folder, targets=run / "targets.json") as server,
+        running(_configuration(workplace, targets=run / "targets.json")) as server,
         living("run", recipe.name, run=run, cwd=workplace) as life,
     ):
         yield Watched(life=life, prometheus=server, started=started)
+
+
+def _configuration(folder: Path, *, targets: Path) -> Path:
+    """Scrape what the run says every second; the file of targets comes with the run."""
+    found = {"files": [str(targets)], "refresh_interval": f"{SCRAPE_S}s"}
+    scrape = {"job_name": "headrace", "file_sd_configs": [found]}
+    path = folder / "prometheus.yml"
+    path.write_text(yaml.safe_dump({"global": {"scrape_interval": f"{SCRAPE_S}s"}, "scrape_configs": [scrape]}))
+    return path
 
 
 def _merged(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
