@@ -51,6 +51,11 @@ class BufferFull(BufferUnavailable):
     """The server's memory is full, so that nothing was written: try again once groups have left it."""
 
 
+def put_time(entry_id: str) -> float:
+    """Unix seconds: ids begin with the milliseconds."""
+    return int(entry_id.partition("-")[0]) / 1000
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
     """One entry that a worker holds until its deadline, renewable."""
@@ -70,8 +75,26 @@ class Lease:
 
     @property
     def put_at(self) -> float:
-        """Unix seconds by the buffer's clock when the entry was put into its stream: ids begin with the milliseconds."""
-        return int(self.entry_id.partition("-")[0]) / 1000
+        """Unix seconds by the buffer's clock when the entry was put into its stream."""
+        return put_time(self.entry_id)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """Where a group is, and who has it."""
+
+    stream: str
+    """prompts, completions or experience."""
+    put_at: float
+    """Unix seconds by the buffer's clock."""
+    data: bytes
+    """Encoded Prompt, CompletionGroup or ScoredGroup, by stream."""
+    worker: str
+    """Who holds its lease; "" = nobody."""
+    deliveries: int
+    """To its present holder, or the last one; 0 = nobody has had it."""
+    idle_s: float
+    """Since it was put, leased, renewed or given back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,6 +161,10 @@ class ExperienceBuffer(Protocol):
 
     def present(self) -> set[int]:
         """Unsettled sequences whose entry really stands in a stream, leased or not; see experience.recovery."""
+
+    def find(self, sequence: int) -> Entry | None:
+        """The entry of a group in flight, for whoever asks: no epoch is needed, nothing changes. None: it was settled, or was
+        never issued."""
 
     # -- workers ---------------------------------------------------------------------------------------------------
     def lease(self, stage: Stage, *, worker: str, count: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:

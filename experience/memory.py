@@ -12,7 +12,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from experience.buffer import BACK_OFF_S, Ages, BufferLost, BufferRefused, Fenced, Lease, Role, Snapshot, Stage
+from experience.buffer import (
+    BACK_OFF_S,
+    Ages,
+    BufferLost,
+    BufferRefused,
+    Entry,
+    Fenced,
+    Lease,
+    Role,
+    Snapshot,
+    Stage,
+    put_time,
+)
 from experience.metrics import LOST_LEASES, QUARANTINED, REDELIVERIES, observe, observe_ages
 from experience.schema import BatchRecord, Issue, Outcome, Prompt, Settlement
 from experience.wire import encode
@@ -217,6 +229,24 @@ class MemoryBuffer:
                 for name in ("prompts", "completions", "experience")
                 for entry in self._server.streams[name].values()
             }
+
+    def find(self, sequence: int) -> Entry | None:
+        server = self._server
+        with server.changed:
+            for stream in ("prompts", "completions", "experience"):
+                for entry_id, entry in server.streams[stream].items():
+                    if entry.sequence == sequence:
+                        put_at = put_time(entry_id)
+                        since = server.clock() - entry.renewed_at if entry.deliveries else time.time() - put_at
+                        return Entry(
+                            stream=stream,
+                            put_at=put_at,
+                            data=entry.data,
+                            worker=entry.worker,
+                            deliveries=entry.deliveries,
+                            idle_s=max(0.0, since),
+                        )
+        return None
 
     # -- workers ---------------------------------------------------------------------------------------------------
     def lease(self, stage: Stage, *, worker: str, count: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from experience.buffer import BACK_OFF_S, Ages, BufferRefused, Lease, Snapshot, Stage
+from experience.buffer import BACK_OFF_S, Ages, BufferRefused, Entry, Lease, Snapshot, Stage, put_time
 from experience.config import ExperienceConfig
 from experience.metrics import LOST_LEASES, QUARANTINED, REDELIVERIES, REDELIVERY_SECONDS, observe, observe_ages
 from experience.redis_client import RedisClient
@@ -128,6 +128,21 @@ class RedisBuffer:
 
     def present(self) -> set[int]:
         return {int(sequence) for sequence in self._client.run("present")}
+
+    def find(self, sequence: int) -> Entry | None:
+        found = self._client.run("find", sequence)
+        if not found:
+            return None
+        stream, entry_id, data, worker, deliveries, idle_ms = found
+        put_at = put_time(entry_id.decode())
+        return Entry(
+            stream=stream.decode(),
+            put_at=put_at,
+            data=data,
+            worker=worker.decode(),
+            deliveries=deliveries,
+            idle_s=idle_ms / 1000 if idle_ms >= 0 else max(0.0, time.time() - put_at),
+        )
 
     # -- workers ---------------------------------------------------------------------------------------------------
     def lease(self, stage: Stage, *, worker: str, count: int, lease_s: float, wait_s: float = 0.0) -> list[Lease]:

@@ -7,3 +7,7 @@ class RunFailed(RuntimeError):
 
 class EvaluationFailed(RuntimeError):
     """A judge, a reward or an engine failed; the message is one line that names it."""
+
+
+class DeliveryFailed(RuntimeError):
+    """What was to be sent elsewhere did not arrive; the message is one line that names where to look."""

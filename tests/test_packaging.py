@@ -97,7 +97,7 @@ def test_lock_is_what_is_installed() -> None:
 
 def test_lock_satisfies_the_project() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    for line in (*PROJECT["project"]["dependencies"], *extras["cpu"], *extras["demo"]):
+    for line in (*PROJECT["project"]["dependencies"], *extras["cpu"], *extras["demo"], *extras["otel"]):
         requirement = Requirement(line)
         assert requirement.specifier.contains(STACK[canonicalize_name(requirement.name)], prereleases=True), line
 

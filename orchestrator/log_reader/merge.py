@@ -1,25 +1,30 @@
 """The logs of all processes of a run as one, in the order of their times."""
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from orchestrator.log_reader.entry import Entry, parse
 from orchestrator.log_reader.tail import Tail
 
 
-def entries(folder: Path) -> Iterator[Entry]:
-    """Of all files as they are now, one line of each in memory. Within a file lines keep their order, whatever the clock did."""
-    return heapq.merge(*(_of_file(path) for path in sorted(folder.glob("*.jsonl"))), key=lambda entry: entry.at)
+def entries(folder: Path, *, worth: Callable[[str], bool] = bool) -> Iterator[Entry]:
+    """Of all files as they are now, one line of each in memory. Within a file lines keep their order, whatever the clock did.
+
+    `worth`: whether a line's text is to be read at all.
+    """
+    files = (_of_file(path, worth) for path in sorted(folder.glob("*.jsonl")))
+    return heapq.merge(*files, key=lambda entry: entry.at)
 
 
-def _of_file(path: Path) -> Iterator[Entry]:
+def _of_file(path: Path, worth: Callable[[str], bool]) -> Iterator[Entry]:
     at = 0.0
     with path.open("rb") as file:
         for line in file:
-            if not line.strip():
+            text = line.decode(errors="replace").strip()
+            if not text or not worth(text):
                 continue
-            entry = parse(line.decode(errors="replace").rstrip("\n"), worker=path.stem, before=at)
+            entry = parse(text, worker=path.stem, before=at)
             at = max(at, entry.at)
             yield entry
 

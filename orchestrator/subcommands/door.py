@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from orchestrator.errors import EvaluationFailed, RunFailed
+from orchestrator.errors import DeliveryFailed, EvaluationFailed, RunFailed
 from weightstore.blobs import StoreError
 
 app = typer.Typer(
@@ -53,7 +53,7 @@ def command(name: str, *, group: typer.Typer = app) -> Callable[[Callable[..., N
                 raise typer.Exit(1) from None
             except ValueError as error:
                 _fail(str(error), code=2)
-            except (RunFailed, EvaluationFailed, StoreError) as error:
+            except (RunFailed, EvaluationFailed, DeliveryFailed, StoreError) as error:
                 _fail(str(error), code=1)
             except Exception as error:  # the last door; a run's driver has logged the traceback already
                 if os.environ.get("HEADRACE_DEBUG"):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from orchestrator.subcommands.door import RunPath, command
+from orchestrator.subcommands.door import Json, RunPath, command
 
 
 @command("logs")
@@ -48,3 +48,24 @@ def logs(
         now=time.time(),
     )
     reader.logs(find(run), chosen, last=last, follow=follow, as_json=as_json)
+
+
+@command("trace")
+def trace(
+    run: RunPath,
+    group: Annotated[str, typer.Argument(metavar="GROUP", help="Its sequence, its id, or step:N for all of a batch.")],
+    otlp: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="OTEL_EXPORTER_OTLP_ENDPOINT",
+            help="Send the spans to this OpenTelemetry collector as well.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """One group's way through the system: who had it when, and what it waited for."""
+    from orchestrator.commands import find
+    from orchestrator.trace import command as tracer
+
+    tracer.trace(find(run), group, as_json=as_json, otlp=otlp)

@@ -57,6 +57,30 @@ def test_a_group_goes_through_all_stages(buffer):
     assert buffer.snapshot().live == 3
 
 
+def test_a_group_in_flight_is_found_wherever_it_is(backend, buffer):
+    outsider = backend.connect(0, 0)
+    assert outsider.find(0) is None
+    began = time.time() - 0.002  # ids have milliseconds
+    issue(buffer, 2)
+    found = outsider.find(1)
+    assert (found.stream, found.worker, found.deliveries) == ("prompts", "", 0)
+    assert decode(found.data, Prompt).sequence == 1
+    assert began <= found.put_at <= time.time()
+    assert 0 <= found.idle_s < LONG_S
+    first, second = lease(buffer, worker="gen-0.e1.0")
+    assert second.put_at == found.put_at
+    found = outsider.find(1)
+    assert (found.worker, found.deliveries) == ("gen-0.e1.0", 1)
+    buffer.release(second, reason="why not")
+    assert (outsider.find(1).worker, outsider.find(1).deliveries) == ("", 1)
+    buffer.advance([(first, b"c0")])
+    buffer.advance([(held, b"scored") for held in lease(buffer, "completions")])
+    found = outsider.find(0)
+    assert (found.stream, found.data, found.worker, found.deliveries) == ("experience", b"scored", "", 0)
+    buffer.settle([0], outcome="dropped", reason="late")
+    assert outsider.find(0) is None
+
+
 def test_issue_continues_the_sequences_and_sets_the_cursor(buffer):
     issue(buffer, 2)
     buffer.issue([], cursor=9)

@@ -1,0 +1,116 @@
+"""`headrace trace`: a group's way from its issue to the version that it changed."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from orchestrator import recipe as recipes
+from orchestrator.config import Recipe
+from orchestrator.folder import RunFolder
+from orchestrator.stores import LINEAGE, open_ledger
+from orchestrator.trace import story
+from orchestrator.trace.assemble import assemble
+from orchestrator.trace.span import Trace
+from orchestrator.trace.text import lines, table
+
+
+def trace(folder: RunFolder, what: str, *, as_json: bool, otlp: str | None) -> None:
+    """`what`: a sequence, a group's id, or step:N. `otlp`: where to send the spans as well."""
+    recipe = recipes.load_dumped(folder.recipe)
+    step, sequence = _asked(what, run_id=folder.run_id)
+    traces = of_step(recipe, folder, step) if step is not None else [of_group(recipe, folder, sequence)]
+    if otlp is not None:
+        from orchestrator.trace.otlp import send  # OpenTelemetry
+
+        sent = send(traces, otlp)
+    if as_json:
+        groups = [one.as_dict() for one in traces]
+        print(json.dumps(groups[0] if step is None else {"step": step, "groups": groups}, indent=1))
+        return
+    width = shutil.get_terminal_size().columns
+    print("\n".join(lines(traces[0], width=width) if step is None else _of_batch(traces, step, width=width)))
+    if otlp is not None:
+        print(f"sent {sent} spans")
+
+
+def _asked(what: str, *, run_id: str) -> tuple[int | None, int]:
+    """(step, 0) or (None, sequence). ValueError: neither."""
+    if number := re.fullmatch(r"step:(\d{1,12})", what):
+        return int(number[1]), 0
+    group = re.fullmatch(r"(?:(?P<run>.+)/(?P<lineage>\d+)/)?(?P<sequence>\d{1,15})", what)
+    if group is None:
+        raise ValueError(f"GROUP = {what}: names no group; write its sequence (17), its id ({run_id}/0/17) or step:3")
+    if group["run"] is not None and (group["run"], int(group["lineage"])) != (run_id, LINEAGE):
+        raise ValueError(f"GROUP = {what}: is of another run; groups of this one are {run_id}/{LINEAGE}/…")
+    return None, int(group["sequence"])
+
+
+def of_step(recipe: Recipe, folder: RunFolder, step: int) -> list[Trace]:
+    """Of all groups of its batch, in their order. ValueError: the ledger does not have it."""
+    ledger = open_ledger(recipe, folder)
+    record = ledger.read(step)
+    if record is None:
+        numbers = ledger.numbers()
+        there = f"the ledger holds {numbers[0]} to {numbers[-1]}" if numbers else "no batch was committed yet"
+        raise ValueError(f"GROUP = step:{step}: there is no such batch; {there}")
+    groups = story.trained_groups(record)
+    known = story.logged(folder, step=step, sequences=[scored.group.prompt.sequence for scored in groups])
+    now = time.time()
+    return [assemble(story.of_trained(scored, known[scored.group.prompt.sequence]), now=now) for scored in groups]
+
+
+def of_group(recipe: Recipe, folder: RunFolder, sequence: int) -> Trace:
+    """ValueError: nothing is known of it."""
+    ledger, now = open_ledger(recipe, folder), time.time()
+    recorded = story.batch_of(ledger, sequence)
+    if recorded is not None:
+        record, end = recorded
+        known = story.logged(folder, step=record.number, sequences=[sequence])[sequence]
+        for scored in story.trained_groups(record) if end.outcome == "trained" else ():
+            if scored.group.prompt.sequence == sequence:
+                return assemble(story.of_trained(scored, known), now=now)
+        state = f"{end.outcome}, as batch {record.number} records: {end.reason}"
+        told = story.of_issue(end, run_id=folder.run_id, state=state)
+        return assemble(replace(told, notes=known.troubles), now=now)
+    return _not_recorded(recipe, folder, sequence, now=now)
+
+
+def _not_recorded(recipe: Recipe, folder: RunFolder, sequence: int, *, now: float) -> Trace:
+    if folder.driver_pid() is not None:
+        entry, end = story.in_flight(recipe, folder, sequence)
+        if entry is not None:
+            return assemble(story.of_entry(entry), now=now)
+        if end is not None:
+            told = story.of_issue(end, run_id=folder.run_id, state=f"{end.outcome}, not yet in a batch: {end.reason}")
+            return assemble(told, now=now)
+    ledger = open_ledger(recipe, folder)
+    newest = ledger.read(ledger.newest())
+    left = next((issue for issue in newest.open if issue.sequence == sequence), None) if newest else None
+    if left is not None:
+        told = story.of_issue(
+            left, run_id=folder.run_id, state="in flight when the run was last alive; a resume goes on with it"
+        )
+        return assemble(told, now=now)
+    issued = newest.next_sequence if newest else 0
+    if sequence < issued:
+        raise ValueError(
+            f"GROUP = {sequence}: its batch is no longer kept; the ledger begins with batch {ledger.numbers()[0]}"
+        )
+    raise ValueError(
+        f"GROUP = {sequence}: was not issued; batch {ledger.newest()} was committed when {issued} groups were"
+    )
+
+
+def _arrived(trace: Trace) -> float:
+    """When it had been scored; 0 where that is not known."""
+    return max((span.end or 0.0 for span in trace.spans if span.name == "scored"), default=0.0)
+
+
+def _of_batch(traces: Sequence[Trace], step: int, *, width: int) -> list[str]:
+    """All groups of the batch in brief, then whole the one that the batch waited for."""
+    last = max(traces, key=_arrived)
+    header = f"step {step}: {len(traces)} groups"
+    return [header, *table(traces, width=width), "", "the group that was scored last:", *lines(last, width=width)]
