@@ -90,6 +90,7 @@ RESUMABLE_KEYS: Mapping[str, str] = {
     "scoring.rewards.*.token_file": "who asks, not what is answered",
     "scoring.rewards.*.ca_file": "who asks, not what is answered",
     "scoring.poll_interval_s": "idle time only",
+    "scoring.reference.gpus": "where the same numbers are worked out",
     "scoring.threads": "speed only; the scores are recorded in the ledger",
     "training.ranks": "checkpoints load on any world size; recorded per life, and bit-identity ends there",
     "training.threads": "recorded per life, and bit-identity ends there",

@@ -158,6 +158,11 @@ def safetensors_start(file: Path) -> bytes:
         return start + stream.read(length)
 
 
+def read_config(folder: Path, *, field: str) -> Any:
+    """Its config.json, as transformers reads it. RecipeError: names `field` and why it cannot be read."""
+    return _config(folder, f"{field} = {folder}")
+
+
 def _config(folder: Path, where: str) -> Any:
     from transformers import AutoConfig  # seconds to import
 

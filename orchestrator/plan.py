@@ -1,13 +1,14 @@
 """What a recipe amounts to: sizes, processes, disk and memory, known before anything starts."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.config import Recipe
 from orchestrator.data.survey import Survey
 from orchestrator.disk import size
+from orchestrator.gpu_account import GpuAccount, gpu_account
 from orchestrator.modelfolder import ModelFolder, count_parameters, count_stored
 from orchestrator.prompts import PromptSource
 from score_cluster.reward_config import ModelRewardConfig
@@ -60,10 +61,12 @@ class Plan:
     """Of all versions, checkpoints and batches of the whole run, kept or not."""
     memory_bytes: Mapping[str, int]
     """By process, without activations."""
+    gpu: GpuAccount | None = None
+    """None where the recipe says nothing of GPUs."""
     warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(replace(self, gpu=None)) | {"gpu": self.gpu.as_dict() if self.gpu else None}
 
     def lines(self) -> list[str]:
         processes = ", ".join(f"{count} {name}" for name, count in self.processes.items())
@@ -77,7 +80,7 @@ class Plan:
             f"updates, at most {self.max_response_tokens_per_step:,} response tokens",
             f"in flight  at most {self.groups_in_flight} groups, staleness at most {self.max_staleness} steps",
             f"processes  {processes}",
-            f"memory     about, without activations: {memory}",
+            *(self.gpu.lines() if self.gpu else (f"memory     about, without activations: {memory}",)),
             f"{self._medium:<9}  at most {size(self.max_disk_bytes)} at a time, {size(self.max_written_bytes)} written in all: version "
             f"{size(self.version_bytes)}, checkpoint {size(self.checkpoint_bytes)}, batch {size(self.max_batch_bytes)}",
             *(f"warning    {line}" for line in self.warnings),
@@ -145,6 +148,7 @@ def make_plan(recipe: Recipe, model: ModelFolder, source: PromptSource, *, criti
         max_written_bytes=_written_bytes(recipe, version=version, checkpoint=checkpoint, batch=batch),
         max_disk_bytes=_disk_bytes(recipe, version=version, checkpoint=checkpoint, batch=batch),
         memory_bytes=_memory_bytes(recipe, parameters, trained=parameters + critic_parameters),
+        gpu=gpu_account(recipe, model, critic=critic),
     )
 
 

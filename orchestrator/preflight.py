@@ -15,6 +15,7 @@ from orchestrator.config import Recipe
 from orchestrator.critic import critic_folder
 from orchestrator.data.preview import previews
 from orchestrator.data.source import open_sources
+from orchestrator.gpu_account import gpu_warnings
 from orchestrator.metrics_server import port_problems
 from orchestrator.modelfolder import ModelFolder, read_model, stop_tokens
 from orchestrator.periodic import check as periodic
@@ -128,6 +129,7 @@ def _examine(recipe: Recipe) -> _Findings:
         *_model_warnings(recipe, model, source, stops),
         *_data_warnings(source),
         *room.memory_warnings(recipe, draft),
+        *gpu_warnings(recipe, draft.gpu),
         *room.disk_warnings(recipe, draft),
     )
     return _Findings(source=source, stop_token_ids=stops, plan=replace(draft, warnings=warnings))

@@ -69,6 +69,9 @@ class RayConfig(BaseModel):
     """How long to wait for an existing cluster to have room for the whole run: as long as the processes of a run that
     just ended, or of nodes that join, may take."""
     resources: ResourcesConfig = ResourcesConfig()
+    gpu_memory_gib: float | None = Field(default=None, gt=0)
+    """Memory of one GPU, all being alike (79 for an H100 of 80 GB, 140 for an H200): a plan then says what each process takes
+    of it, and what cannot fit is refused. null = no GPUs are reckoned with."""
     pass_environment: tuple[str, ...] = PASSED_ON
     """Environment variables of the command that reach the run's processes on an existing cluster; NAME, or a beginning of
     names and *. A Ray of our own inherits all."""

@@ -16,7 +16,7 @@ FULL_SHARE = 0.8
 def memory_warnings(recipe: Recipe, plan: Plan) -> list[str]:
     """Of a run on this machine alone and without accelerators, whose memory is not ours to know. RecipeError when not even
     one process can fit."""
-    if recipe.ray.address != "local" or Path("/dev/nvidia0").exists():
+    if recipe.ray.address != "local" or recipe.ray.gpu_memory_gib is not None or Path("/dev/nvidia0").exists():
         return []
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     where = f"model.path = {recipe.model.path}"

@@ -15,6 +15,9 @@ class ReferenceConfig(BaseModel):
     but a trained model has outlier activations (SmolLM2-135M: 0.29 nats a token off with them, 0.08 without)."""
     micro_batch_tokens: int = Field(default=4096, ge=1)
     """Tokens in one forward pass."""
+    gpus: int = Field(default=1, ge=1)
+    """GPUs of a scorer that the layers are spread over, one after the other, for a model larger than one of them;
+    ray.resources.scoring.gpus must be as many."""
 
 
 class ScoringConfig(BaseModel):

@@ -1,10 +1,14 @@
 """Loads a frozen model from a local Hugging Face folder, whole or not at all, in the precision asked for."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from score_cluster.reward_config import Precision
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +33,51 @@ def load_frozen(auto_class: Any, path: str, *, precision: Precision, threads: in
     torch.set_num_threads(threads)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     model, found = auto_class.from_pretrained(path, dtype=dtype, local_files_only=True, output_loading_info=True)
-    if missing := sorted(found["missing_keys"]):  # transformers draws them at random, with a warning
-        raise ValueError(f"{field} = {path}: lacks {len(missing)} of its weights ({missing[0]} …); copy it again")
+    _check_found(found, path, field)
     model = model.eval().requires_grad_(False)
     if precision in ("int8", "int8_weights"):
         quantize(model, activations=precision == "int8", field=field)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    size = weight_bytes(model)
-    logger.info("frozen model loaded", extra={"path": path, "precision": precision, "weight_bytes": size})
+    _log(path, precision, weight_bytes(model))
     return model
+
+
+def load_spread(
+    auto_class: Any, path: str, *, precision: Precision, devices: "Sequence[torch.device]", threads: int, field: str
+) -> Any:
+    """The same on several devices. It passes through main memory part by part: only files that the system has mapped are
+    there as a whole. `field`: of the recipe's section. ValueError as well: too few layers."""
+    import torch
+
+    from score_cluster.int8 import part_quantizer, weight_bytes
+    from score_cluster.spread import spread
+
+    torch.set_num_threads(threads)
+    model, found = auto_class.from_pretrained(path, dtype="auto", local_files_only=True, output_loading_info=True)
+    _check_found(found, path, f"{field}.path")
+    model = model.eval().requires_grad_(False)
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    in_int8 = precision in ("int8", "int8_weights")
+    quantize_part = part_quantizer(model, activations=precision == "int8") if in_int8 else None
+
+    def prepare(part: "torch.nn.Module") -> None:
+        for parameter in part.parameters():  # not buffers: positions stay in float32
+            parameter.data = parameter.data.to(dtype)
+        if quantize_part is not None:
+            quantize_part(part)
+
+    spread(model, devices, prepare=prepare, field=field)
+    _log(path, precision, weight_bytes(model))
+    return model
+
+
+def _check_found(found: Mapping[str, Any], path: str, field: str) -> None:
+    if missing := sorted(found["missing_keys"]):  # transformers draws them at random, with a warning
+        raise ValueError(f"{field} = {path}: lacks {len(missing)} of its weights ({missing[0]} …); copy it again")
+
+
+def _log(path: str, precision: Precision, size: int) -> None:
+    logger.info("frozen model loaded", extra={"path": path, "precision": precision, "weight_bytes": size})
 
 
 def load_tokenizer(path: str, *, field: str) -> Any:

@@ -1,5 +1,7 @@
 """INT8 inference of a frozen model: weights per output channel, activations per token or in float."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -20,6 +22,17 @@ def quantize(model: nn.Module, *, activations: bool, field: str) -> None:
     another order can tip an activation to the next step. CPUs without VNNI add int8 products in 16 bits; torchao's
     reduced range keeps these sums from overflowing.
     """
+    kept = float_modules(model)
+    part_quantizer(model, activations=activations)(model)
+    if left := _still_float(model, kept):
+        raise ValueError(
+            f"{field}: its precision is INT8, and {type(model).__name__} has matrices outside linear layers "
+            f"({', '.join(left[:3])}{', …' if len(left) > 3 else ''}); use float32 or bfloat16"
+        )
+
+
+def part_quantizer(model: nn.Module, *, activations: bool) -> Callable[[nn.Module], None]:
+    """What does the same to one part of the model at a time."""
     from torchao.quantization import (  # loads compiled kernels
         Int8DynamicActivationInt8WeightConfig,
         Int8WeightOnlyConfig,
@@ -35,12 +48,9 @@ def quantize(model: nn.Module, *, activations: bool, field: str) -> None:
         if activations
         else Int8WeightOnlyConfig(set_inductor_config=False)
     )
-    quantize_(model, config, filter_fn=lambda module, _: isinstance(module, nn.Linear) and module not in kept)
-    if left := _still_float(model, kept):
-        raise ValueError(
-            f"{field}: its precision is INT8, and {type(model).__name__} has matrices outside linear layers "
-            f"({', '.join(left[:3])}{', …' if len(left) > 3 else ''}); use float32 or bfloat16"
-        )
+    return lambda part: quantize_(
+        part, config, filter_fn=lambda module, _: isinstance(module, nn.Linear) and module not in kept
+    )
 
 
 def float_modules(model: nn.Module) -> set[nn.Module]:

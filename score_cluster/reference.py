@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from experience.schema import Float32Array, Int32Array
 from score_cluster.batching import micro_batches
 from score_cluster.config import ReferenceConfig
-from score_cluster.frozen import check_folder, load_frozen
+from score_cluster.frozen import check_folder, load_frozen, load_spread
 
 if TYPE_CHECKING:
     import torch
@@ -45,9 +45,14 @@ class HfReference:
 
         path = config.path or model_path
         _check_folders(path, model_path)
-        self._model = load_frozen(
-            AutoModelForCausalLM, path, precision=config.precision, threads=threads, field="scoring.reference.path"
-        )
+        settings: Any = {"precision": config.precision, "threads": threads}
+        if config.gpus > 1:
+            devices = _gpus(config.gpus)
+            self._model = load_spread(
+                AutoModelForCausalLM, path, devices=devices, field="scoring.reference", **settings
+            )
+        else:
+            self._model = load_frozen(AutoModelForCausalLM, path, field="scoring.reference.path", **settings)
         self._limit = config.micro_batch_tokens
 
     def logprobs(self, responses: Sequence[Response]) -> list[Float32Array]:
@@ -79,9 +84,24 @@ class HfReference:
             tokens_BT[row, : len(joined)] = torch.from_numpy(joined)
         first = min(len(r.prompt) for r in batch) - 1  # position t predicts token t + 1
         with torch.inference_mode():
-            kept = torch.arange(first, longest - 1, device=self._model.device)
-            logits_BTV = self._model(input_ids=tokens_BT.to(kept.device), use_cache=False, logits_to_keep=kept).logits
+            tokens_BT = tokens_BT.to(self._model.device)
+            kept = torch.arange(first, longest - 1)  # on the CPU: the layers may be on several devices
+            logits_BTV = self._model(input_ids=tokens_BT, use_cache=False, logits_to_keep=kept).logits
             return [_gather(logits_BTV[row], response, first=first) for row, response in enumerate(batch)]
+
+
+def _gpus(count: int) -> "list[torch.device]":
+    """ValueError: this process sees fewer. On a machine without any, the CPU takes the place of each."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return [torch.device("cpu")] * count
+    if torch.cuda.device_count() < count:
+        raise ValueError(
+            f"scoring.reference.gpus = {count}: this scorer sees {torch.cuda.device_count()}; "
+            f"set ray.resources.scoring.gpus={count}"
+        )
+    return [torch.device("cuda", index) for index in range(count)]
 
 
 def _gather(logits_TV: "torch.Tensor", response: Response, *, first: int) -> Float32Array:

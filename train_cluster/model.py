@@ -8,9 +8,10 @@ import shutil
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -138,6 +139,21 @@ def read_config(path: str | Path, *, attention_dropout: float) -> tuple[Any, str
     config = AutoConfig.from_pretrained(path, local_files_only=True)
     config.attention_dropout = attention_dropout
     return config, attention.NAME if _takes_packed_attention(config) else "sdpa"
+
+
+def loading_dtype(path: str | Path, *, dtype: Literal["float32", "bfloat16"], random_init: bool) -> torch.dtype:
+    """In which a rank reads a folder without losing anything that its float32 masters should have.
+
+    bfloat16 where the forward pass uses it and the files hold nothing else: then the tensors are the files themselves, mapped
+    once for all ranks of a node, and no rank has a copy of the model in main memory.
+    """
+    if random_init or dtype == "float32":
+        return torch.float32
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            if any(opened.get_slice(name).get_dtype() != "BF16" for name in opened.keys()):  # noqa: SIM118, no mapping
+                return torch.float32
+    return torch.bfloat16
 
 
 def published_parameters(model: PackedModel) -> dict[str, nn.Parameter]:

@@ -10,7 +10,7 @@ from train_cluster import distributed
 from train_cluster.checkpoint import CRITIC, POLICY
 from train_cluster.config import PpoConfig, TrainingConfig
 from train_cluster.learner import Learner
-from train_cluster.model import PackedModel, load_policy, tied_aliases
+from train_cluster.model import PackedModel, load_policy, loading_dtype, tied_aliases
 from train_cluster.scalar import ScalarModel, has_scalar_head, load_scalar
 from train_cluster.zero import ZeroEngine
 
@@ -36,6 +36,7 @@ class TrainedModels:
         """
         policy = load_policy(
             model_path,
+            dtype=loading_dtype(model_path, dtype=config.dtype, random_init=random_init),
             attention_dropout=config.attention_dropout,
             random_init=random_init,
             seed=seed,
@@ -76,6 +77,7 @@ class TrainedModels:
 def _load_critic(path: Path, *, random_init: bool, seed: int, config: TrainingConfig) -> ScalarModel:
     return load_scalar(
         path,
+        dtype=loading_dtype(path, dtype=config.dtype, random_init=random_init),
         attention_dropout=config.attention_dropout,
         seed=seed,
         gradient_checkpointing=config.gradient_checkpointing,

@@ -37,8 +37,11 @@ class ZeroEngine:
         world_size: int,
         persist_below: int = PERSIST_BELOW,
         updated: Callable[[], None] = lambda: None,
+        cut_first: bool | None = None,
     ) -> None:
-        """`updated` is called after each update, inside the step of the learner."""
+        """`updated` is called after each update, inside the step of the learner. `cut_first`: a parameter goes to the device and
+        is cut to its slice there before the next one does; None = on GPUs, which would have to hold the whole model otherwise.
+        """
         import deepspeed  # heavy, and its accelerator is chosen by the environment that join() sets
 
         self.rank = rank
@@ -49,10 +52,11 @@ class ZeroEngine:
         self.module: torch.nn.Module = module
         self._parameters = published_parameters(module)
         masters = {name: self._cut(parameter.detach().float()) for name, parameter in self._parameters.items()}
+        settings = _deepspeed_config(config, world_size=world_size, persist_below=persist_below)
+        if torch.cuda.is_available() if cut_first is None else cut_first:
+            _cut_one_by_one(module, config, settings)
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=module,
-            optimizer=_adamw(module, config.optimizer),
-            config=_deepspeed_config(config, world_size=world_size, persist_below=persist_below),
+            model=module, optimizer=_adamw(module, config.optimizer), config=settings
         )
         self._adam: torch.optim.Optimizer = self._optimizer.optimizer
         for flat in self._optimizer.fp32_partitioned_groups_flat:
@@ -163,6 +167,18 @@ class ZeroEngine:
         count = -(-whole.numel() // self.world_size)
         piece = whole.reshape(-1)[self.rank * count : (self.rank + 1) * count]
         return torch.nn.functional.pad(piece, (0, count - piece.numel())).clone()
+
+
+def _cut_one_by_one(module: torch.nn.Module, config: TrainingConfig, settings: dict[str, Any]) -> None:
+    """Parameters in the forward dtype, cut to slices on the device; buffers whole there."""
+    import deepspeed
+    from deepspeed.accelerator import get_accelerator
+
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16 if config.dtype == "bfloat16" else torch.float32)
+    deepspeed.zero.Init(module=module, config_dict_or_path=settings)
+    for buffer in module.buffers():
+        buffer.data = buffer.data.to(get_accelerator().current_device_name())
 
 
 def _label(name: str, key: str | None) -> str:

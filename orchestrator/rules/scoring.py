@@ -104,11 +104,18 @@ def _a_scorer_holds_one_engine(scoring: ScoringConfig) -> Iterator[str]:
 def _scorers_have_the_gpus(scoring: ScoringConfig, ray: RayConfig) -> Iterator[str]:
     gpus = ray.resources.scoring.gpus
     for index, reward in enumerate(scoring.rewards):
-        if isinstance(reward, ModelRewardConfig) and gpus and reward.tensor_parallel > gpus:
+        if isinstance(reward, ModelRewardConfig) and gpus and reward.tensor_parallel > max(gpus, 1):
             yield (
                 f"scoring.rewards.{index}.tensor_parallel = {reward.tensor_parallel}: a scorer has "
                 f"ray.resources.scoring.gpus = {gpus:g}; set ray.resources.scoring.gpus={reward.tensor_parallel}"
             )
+    spread = scoring.reference.gpus if scoring.reference else 1
+    held = 1.0 if gpus is None else gpus
+    if spread > 1 and spread > held:
+        yield (
+            f"scoring.reference.gpus = {spread}: a scorer has ray.resources.scoring.gpus = {held:g}; "
+            f"set ray.resources.scoring.gpus={spread}"
+        )
 
 
 def _penalty_begins_below_its_end(scoring: ScoringConfig, generation: GenerationConfig) -> Iterator[str]:

@@ -76,7 +76,7 @@ class _Session:
         assert self.rank == 0 or not any(tensor is not None for tensor in tensors.values())
 
     def go_on_from_a_cut(self) -> None:
-        """Train 1, cut, train 2, 3; and 2, 3 again from the cut, on engines that gather other parameters."""
+        """Train 1, cut, train 2, 3; and 2, 3 again from the cut, on engines that gather other parameters and were cut one by one."""
         pair = self.pair(dropout=DROPOUT)
         learner = learner_on(pair)
         learner.step(RECORDS[0])
@@ -85,7 +85,7 @@ class _Session:
         self.found["went on"] = [_numbers(learner, number) for number in (2, 3)]
         self.found["digests after"] = _digests(pair)
 
-        again = self.pair(dropout=DROPOUT, seed=99, persist_below=10**6)
+        again = self.pair(dropout=DROPOUT, seed=99, persist_below=10**6, cut_first=True)
         learner = learner_on(again)
         cut = read_cut(self.store, 0, 1, self.world_size)
         load(self.store, cut, again)
@@ -122,7 +122,7 @@ class _Session:
         self.found["bfloat16 masters exact"] = all(exact)
         learner_on(pair).step(RECORDS[0])
         digests = _digests(pair)
-        fresh = self.pair(dtype="bfloat16", seed=5)
+        fresh = self.pair(dtype="bfloat16", seed=5, cut_first=True)
         for name, engine in pair.items():
             fresh[name].import_partition(engine.export_partition())
         self.found["bfloat16 returns"] = digests == _digests(fresh)
@@ -137,13 +137,24 @@ class _Session:
             self.cut(pair, epoch=10 * epoch + self.world_size, step=1, learner=learner_on(pair))
 
     def pair(
-        self, *, dropout: float = 0.0, seed: int = 1, persist_below: int = 0, dtype: Any = "float32"
+        self,
+        *,
+        dropout: float = 0.0,
+        seed: int = 1,
+        persist_below: int = 0,
+        dtype: Any = "float32",
+        cut_first: bool = False,
     ) -> dict[str, TrainEngine]:
         """Policy and critic."""
         config = CONFIG.model_copy(update={"dtype": dtype})
         return {
             name: ZeroEngine(
-                module, config=config, rank=self.rank, world_size=self.world_size, persist_below=persist_below
+                module,
+                config=config,
+                rank=self.rank,
+                world_size=self.world_size,
+                persist_below=persist_below,
+                cut_first=cut_first,
             )
             for name, module in modules(self.folder, seed=seed, dropout=dropout).items()
         }
