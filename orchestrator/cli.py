@@ -10,10 +10,10 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from orchestrator.subcommands import doctor, loop, making, runs, watching  # each registers its commands
+from orchestrator.subcommands import doctor, loop, making, reporting, runs, watching  # each registers its commands
 from orchestrator.subcommands.door import app
 
-__all__ = ["app", "doctor", "loop", "main", "making", "runs", "watching"]
+__all__ = ["app", "doctor", "loop", "main", "making", "reporting", "runs", "watching"]
 
 
 def main() -> None:

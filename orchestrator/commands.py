@@ -17,6 +17,7 @@ from orchestrator.disk import bytes_below, size
 from orchestrator.folder import LIVING, RunFolder, state_of
 from orchestrator.imports import BUILDER
 from orchestrator.periodic.results import evaluation_lines
+from orchestrator.run_report.write import write_at_end
 
 
 def run(path: Path, overrides: list[str], *, as_json: bool, builder: str = BUILDER) -> None:
@@ -177,7 +178,8 @@ def pipeline(path: Path, overrides: list[str], *, dry_run: bool, as_json: bool) 
     from orchestrator.stages.stage import Stopped
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C, whatever stage it meets
-    whole, console = Pipeline(recipes.load(path, overrides)), Console(quiet=as_json)
+    recipe, console = recipes.load(path, overrides), Console(quiet=as_json)
+    whole = Pipeline(recipe)
     if dry_run:
         found = whole.plan()
         _emit(found, as_json=as_json, text="\n".join(found["lines"]))
@@ -186,6 +188,7 @@ def pipeline(path: Path, overrides: list[str], *, dry_run: bool, as_json: bool) 
         done = whole.run(quiet=as_json, say=console.say)
     except Stopped:
         raise SystemExit(130) from None
+    write_at_end(RunFolder(Path(recipe.run.root) / recipe.run.name), console)  # again: there is an evaluation now
     if as_json:
         _emit({"stages": [stage.as_dict() for stage in done]}, as_json=True, text="")
     else:

@@ -51,6 +51,8 @@ class RunFolder:
         self.diagnosis = self.path / "diagnosis.json"
         self.policy = self.path / "policy"
         self.evaluation = self.path / "evaluation.json"
+        self.samples = self.path / "samples.jsonl"
+        self.report = self.path / "report.html"
         self.redis = self.path / "redis"
         self.server = self.path / "server.json"
         self.faults = self.path / "faults"

@@ -9,6 +9,7 @@ from orchestrator.console import Console
 from orchestrator.folder import REMOVING, RunFolder
 from orchestrator.imports import BUILDER, collector_off
 from orchestrator.inputs import same_inputs
+from orchestrator.run_report.write import write_at_end
 
 if TYPE_CHECKING:
     from orchestrator.stages.session import Session
@@ -74,7 +75,10 @@ def start(
         with Console(quiet=quiet) as console:
             for line in (f"run {folder.run_id}: {folder.path}", *writes):
                 console.say(line)
-            return live(recipe, folder, issuer=issuer, console=console, builder=builder, session=session)
+            try:
+                return live(recipe, folder, issuer=issuer, console=console, builder=builder, session=session)
+            finally:
+                write_at_end(folder, console)
 
 
 def _refuse_second(folder: RunFolder) -> None:

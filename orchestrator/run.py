@@ -26,6 +26,7 @@ from orchestrator.faults import Reached
 from orchestrator.folder import RunFolder
 from orchestrator.periodic.evaluation import PeriodicEvaluation
 from orchestrator.report import Reporter
+from orchestrator.run_report.early import keep_in_background
 from orchestrator.server_loss import LossWatch
 from orchestrator.supervise import Kind, Supervisor
 from orchestrator.targets import Targets
@@ -69,7 +70,7 @@ class Run:
         evaluation: PeriodicEvaluation | None = None,
         reached: Reached = lambda point, step: None,
     ) -> None:
-        self._recipe, self._store, self._buffer = recipe, store, buffer
+        self._recipe, self._folder, self._store, self._buffer = recipe, folder, store, buffer
         self._admission, self._lineage, self._epoch = admission, lineage, epoch
         self._reached = reached
         self._vitals, self._wall = vitals, wall
@@ -186,6 +187,8 @@ class Run:
             self._tick.wait(POLL_S)
 
     def _stepped(self, report: Mapping[str, Any]) -> None:
+        if not self._trained:
+            keep_in_background(self._recipe, self._folder)
         self._trained = True
         self._supervisor.progressed()
         self._reporter.stepped(report)

@@ -1,7 +1,7 @@
 """Small charts as SVG text, for pages that must open anywhere: no script, no font, no file from outside."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -30,13 +30,90 @@ class Axes:
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
 
-def chart(title: str, axes: Axes, marks: Iterable[str], *, x_ticks: bool = True) -> str:
-    """A figure: its frame, its ticks (across only where x is a number), and these marks upon them."""
+def chart(
+    title: str, axes: Axes, marks: Iterable[str], *, x_ticks: bool = True, legend: Mapping[str, str] | None = None
+) -> str:
+    """A figure: its frame, its ticks (across only where x is a number), and these marks upon them.
+
+    legend: {label: kind} of its series, named below the title in their colours.
+    """
     body = "".join([*_grid(axes, x_ticks=x_ticks), *marks])
     return (
-        f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(title)}">{body}</svg></figure>'
+        f"<figure><figcaption>{escape(title)}{keys(legend or {})}</figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{body}</svg></figure>'
     )
+
+
+def keys(legend: Mapping[str, str]) -> str:
+    """What the colours mean: a patch and a name each; the page's style colours `key-{kind}`."""
+    return "".join(
+        f'<span class="entry"><i class="key key-{kind}"></i>{escape(label)}</span>' for label, kind in legend.items()
+    )
+
+
+def curve(axes: Axes, points: Sequence[tuple[float, float | None]], *, kind: str = "line") -> str:
+    """A line with a gap where a value is missing or no number; a value between two gaps is a dot."""
+    found = []
+    for run in _runs(points):
+        found.append(line(axes, run, kind=kind) if len(run) > 1 else dots(axes, run, kind=f"{kind} lone", radius=2))
+    return "".join(found)
+
+
+def band(axes: Axes, spans: Sequence[tuple[float, float | None, float | None]], *, kind: str = "band") -> str:
+    """The area between a lower and an upper value at each x, with gaps where either is missing."""
+    low = _runs([(x, under if over is not None else None) for x, under, over in spans])
+    high = _runs([(x, over if under is not None else None) for x, under, over in spans])
+    found = []
+    for under, over in zip(low, high, strict=True):
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (axes.at(*point) for point in [*under, *reversed(over)]))
+        found.append(f'<polygon class="{kind}" points="{path}"/>')
+    return "".join(found)
+
+
+def reference(axes: Axes, y: float, text: str, *, kind: str = "limit") -> str:
+    """A level with its name at the left end, above the line, or below it where there is no room; "" outside the range."""
+    if not axes.y[0] <= y <= axes.y[1]:
+        return ""
+    (x0, at), (x1, _) = axes.at(axes.x[0], y), axes.at(axes.x[1], y)
+    name_y = at - 3 if at - 3 > TOP + 8 else at + 9
+    return (
+        f'<line class="{kind}" x1="{x0:.1f}" x2="{x1:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>'
+        f'<text class="{kind}" x="{x0 + 4:.1f}" y="{name_y:.1f}">{escape(text)}</text>'
+    )
+
+
+def upright(axes: Axes, x: float, text: str = "", *, kind: str = "mark") -> str:
+    """A line from bottom to top, with a note at its top."""
+    (at, bottom), (_, top) = axes.at(x, axes.y[0]), axes.at(x, axes.y[1])
+    note = f'<text class="{kind}" x="{at + 3:.1f}" y="{top + 8:.1f}">{escape(text)}</text>' if text else ""
+    return f'<line class="{kind}" x1="{at:.1f}" x2="{at:.1f}" y1="{bottom:.1f}" y2="{top:.1f}"/>{note}'
+
+
+Thinned = tuple[float, float | None, float | None, float | None]
+"""x, mean, least and greatest; three times None where no value is there."""
+
+
+def thinned(points: Sequence[tuple[float, float | None]], *, most: int) -> list[Thinned]:
+    """At most `most` neighbourhoods of equal count; of fewer points each by itself."""
+    size = max(1, -(-len(points) // most))
+    found: list[Thinned] = []
+    for start in range(0, len(points), size):
+        part = points[start : start + size]
+        x, values = part[len(part) // 2][0], [y for _, y in part if y is not None and math.isfinite(y)]
+        summary = (math.fsum(values) / len(values), min(values), max(values)) if values else (None, None, None)
+        found.append((x, *summary))
+    return found
+
+
+def _runs(points: Iterable[tuple[float, float | None]]) -> list[list[Point]]:
+    """Unbroken stretches."""
+    found: list[list[Point]] = [[]]
+    for x, y in points:
+        if y is None or not math.isfinite(y):
+            found.append([])
+        else:
+            found[-1].append((x, y))
+    return [run for run in found if run]
 
 
 def line(axes: Axes, points: Sequence[Point], *, kind: str = "line") -> str:
@@ -76,19 +153,28 @@ def around(values: Iterable[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
+def round_ticks(ends: tuple[float, float]) -> list[float]:
+    """About TICKS round numbers within a range, at steps of 1, 2, 2.5 or 5 times a power of ten."""
+    low, high = ends
+    rough = (high - low) / (TICKS - 1)
+    if not rough > 0 or not math.isfinite(rough):
+        return [low]
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = min((factor * power for factor in (1, 2, 2.5, 5, 10)), key=lambda step: abs(step - rough))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [k * step for k in range(first, last + 1)]
+
+
 def _grid(axes: Axes, *, x_ticks: bool) -> Iterable[str]:
     left, bottom = axes.at(axes.x[0], axes.y[0])
     right, top = axes.at(axes.x[1], axes.y[1])
-    for k in range(TICKS):
-        share = k / (TICKS - 1)
-        y = bottom + share * (top - bottom)
-        value = axes.y[0] + share * (axes.y[1] - axes.y[0])
+    for value in round_ticks(axes.y):
+        y = axes.at(axes.x[0], value)[1]
         yield f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
         yield f'<text x="{left - 4}" y="{y + 3:.1f}" text-anchor="end">{tick(value, axes.y)}</text>'
-        if x_ticks:
-            x = left + share * (right - left)
-            value = axes.x[0] + share * (axes.x[1] - axes.x[0])
-            yield f'<text x="{x:.1f}" y="{bottom + 13:.1f}" text-anchor="middle">{tick(value, axes.x)}</text>'
+    for value in round_ticks(axes.x) if x_ticks else ():
+        x = axes.at(value, axes.y[0])[0]
+        yield f'<text x="{x:.1f}" y="{bottom + 13:.1f}" text-anchor="middle">{tick(value, axes.x)}</text>'
     middle = (top + bottom) / 2
     yield f'<text class="label" x="{(left + right) / 2:.1f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(axes.x_label)}</text>'
     yield (

@@ -1,0 +1,62 @@
+"""The bottleneck in words: which stage the loop waited for, how much of the time, and what to change in the recipe."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.waited_for import bottleneck
+
+START_MATTERS = 0.3
+"""Share of the time that went into starting, from which on it is worth a word."""
+
+_KEYS: Mapping[str, tuple[str, ...]] = {
+    "generation": (
+        "generation.workers",
+        "generation.engine.threads",
+        "generation.engine.max_sequences",
+        "generation.max_tokens",
+        "pacing.max_staleness",
+    ),
+    "scoring": ("scoring.workers", "scoring.threads", "scoring.groups_per_pass", "scoring.reference.precision"),
+    "publication": ("pacing.publish_interval_batches", "pacing.max_staleness", "store.fetch_threads"),
+    "training": ("training.ranks", "training.threads", "training.epochs", "training.mini_batches"),
+}
+_REMEDIES: Mapping[str, str] = {
+    "generation": "The trainer waits for answers. Add generation workers or threads, let an engine hold more sequences, shorten answers, or let them be older (max_staleness), so that stages overlap.",
+    "scoring": "Completions pile up before the scorers. Add scorers or threads, score more groups in a pass, take a coarser precision for the reference, or make the slowest reward faster.",
+    "publication": "Engines wait for weights. Publish less often, allow more staleness so that they go on meanwhile, or use a faster store.",
+    "training": "The trainer, for whom all others work, is busy: this is how it should be. To go faster add ranks or threads, or spend fewer epochs and mini-batches on a batch.",
+}
+
+
+def bottleneck_of(waited: Mapping[str, float]) -> tuple[str, float] | None:
+    """(stage, its share of the time in which the loop turned); None where it never did."""
+    stage = bottleneck(waited)
+    if stage is None:
+        return None
+    turning = sum(waited.get(name, 0.0) for name in _REMEDIES)
+    return stage, waited.get(stage, 0.0) / turning
+
+
+def advice(waited: Mapping[str, float], settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Sentences; none where nothing is known."""
+    found = []
+    if (named := bottleneck_of(waited)) is not None:
+        stage, share = named
+        keys = ", ".join(f"{key} = {settings[key]}" for key in _KEYS[stage] if settings.get(key) is not None)
+        busy = (
+            f"; the trainer was at work for {waited.get('training', 0.0) / _turning(waited):.0%}"
+            if stage != "training"
+            else ""
+        )
+        found.append(f"Bottleneck: {stage}, with {share:.0%} of the time in which the loop turned{busy}.")
+        found.append(f"{_REMEDIES[stage]}{f' Now: {keys}.' if keys else ''}")
+    total = sum(waited.values())
+    if total and waited.get("start", 0.0) > START_MATTERS * total:
+        found.append(
+            f"Starting took {waited['start'] / total:.0%} of the time: a longer run spreads it over more steps."
+        )
+    return tuple(found)
+
+
+def _turning(waited: Mapping[str, float]) -> float:
+    return sum(waited.get(name, 0.0) for name in _REMEDIES)

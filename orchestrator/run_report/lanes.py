@@ -1,0 +1,143 @@
+"""The timeline as a picture, a lane a worker; and the sum of it, a bar a worker."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from orchestrator.run_report import palette
+from orchestrator.run_report.time_use import TimeUse, is_wait, place_of
+from train_cluster import charts
+
+WIDTH, LEFT, RIGHT = 1040, 64, 10
+TOP, LANE, GAP, FOOT = 34, 26, 7, 26
+"""Room above the lanes for versions and marks; heights of a lane and of the space below it; room for the axis."""
+_LEAST = 0.004
+"""Share of a slice, or of a bar, below which a phase is not drawn."""
+_NAMED = 0.05
+"""Share of a bar from which on its percentage stands in it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """Something that befell the run."""
+
+    at_s: float
+    kind: str
+    """CSS class of its sign."""
+    text: str
+
+
+def lanes(use: TimeUse, marks: Sequence[Mark]) -> str:
+    """Each lane is a stack of shares over time: solid is work, hatched is waiting."""
+    workers = sorted({name for piece in use.slices for name, shares in piece.shares.items() if shares}, key=place_of)
+    height = TOP + len(workers) * (LANE + GAP) + FOOT
+    body = [*_versions(use), *_axis(use, height)]
+    for row, worker in enumerate(workers):
+        body += _lane(use, worker, TOP + row * (LANE + GAP))
+    body += [*_lives(use, height), *_marks(use, marks, height)]
+    phases = palette.order({phase for phases in use.wall.values() for phase in phases if sum(phases.values()) > 0})
+    legend = {palette.word(phase): palette.kind(phase) for phase in phases if _share(use, phase) > _LEAST}
+    return (
+        f'<figure class="lanes"><figcaption>{charts.keys(legend)}</figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Who worked when">{"".join(body)}</svg></figure>'
+    )
+
+
+def bars(use: TimeUse) -> str:
+    """A bar of its whole time for each worker, by phase, and how much of it was work."""
+    height = len(use.wall) * (LANE + GAP) + 4
+    body: list[str] = []
+    for row, (worker, phases) in enumerate(use.wall.items()):
+        body += _bar(worker, phases, row * (LANE + GAP))
+    return f'<figure class="bars"><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Where the time went">{"".join(body)}</svg></figure>'
+
+
+def duration(value: float) -> str:
+    """Seconds as people say them."""
+    if value < 120:
+        return f"{value:.0f} s"
+    if value < 7200:
+        return f"{value / 60:.0f} min"
+    return f"{value / 3600:.1f} h" if value < 48 * 3600 else f"{value / 86400:.1f} d"
+
+
+def _x(use: TimeUse, at_s: float) -> float:
+    return LEFT + (WIDTH - LEFT - RIGHT) * at_s / (use.total_s or 1.0)
+
+
+def _share(use: TimeUse, phase: str) -> float:
+    """The largest of any worker."""
+    return max((phases.get(phase, 0.0) / (sum(phases.values()) or 1.0) for phases in use.wall.values()), default=0.0)
+
+
+def _lane(use: TimeUse, worker: str, top: float) -> Iterator[str]:
+    yield f'<text class="who" x="{LEFT - 8}" y="{top + LANE / 2 + 4:.1f}" text-anchor="end">{escape(worker)}</text>'
+    yield f'<rect class="ground" x="{LEFT}" y="{top}" width="{WIDTH - LEFT - RIGHT}" height="{LANE}"/>'
+    paths: dict[str, list[str]] = {}
+    for piece in use.slices:
+        bottom = top + LANE
+        left, right = _x(use, piece.start_s), _x(use, piece.end_s)
+        shares = piece.shares.get(worker, {})
+        for phase in palette.order(shares):
+            tall = shares[phase] * LANE
+            bottom -= tall
+            if shares[phase] >= _LEAST:
+                part = f"M{left:.1f} {bottom:.1f}H{right:.1f}v{tall:.1f}H{left:.1f}z"
+                paths.setdefault(palette.kind(phase), []).append(part)
+    yield from (f'<path class="{kind}" d="{"".join(parts)}"/>' for kind, parts in paths.items())
+
+
+def _bar(worker: str, phases: Mapping[str, float], top: float) -> Iterator[str]:
+    total = sum(phases.values()) or 1.0
+    work = sum(value for phase, value in phases.items() if not is_wait(phase) and phase not in ("start", "other"))
+    yield f'<text class="who" x="{LEFT - 8}" y="{top + LANE / 2 + 4:.1f}" text-anchor="end">{escape(worker)}</text>'
+    left, room = float(LEFT), WIDTH - LEFT - RIGHT - 150
+    for phase in palette.order(phases):
+        share = phases[phase] / total
+        wide = share * room
+        if share < _LEAST:
+            continue
+        name = f"{palette.word(phase)} {share:.0%}"
+        yield f'<rect class="{palette.kind(phase)}" x="{left:.1f}" y="{top}" width="{wide:.1f}" height="{LANE}"><title>{escape(name)}</title></rect>'
+        if share >= _NAMED:
+            shade = "on-wait" if is_wait(phase) or phase in ("start", "other") else "on-work"
+            shown = name if wide > 6.2 * len(name) else f"{share:.0%}"
+            yield f'<text class="{shade}" x="{left + wide / 2:.1f}" y="{top + LANE / 2 + 4:.1f}" text-anchor="middle">{escape(shown)}</text>'
+        left += wide
+    yield f'<text class="sum" x="{WIDTH - RIGHT - 140}" y="{top + LANE / 2 + 4:.1f}">at work {work / total:.0%} of {duration(total)}</text>'
+
+
+def _versions(use: TimeUse) -> Iterator[str]:
+    """A tick each; where they are as dense as the picture, they merge into a band."""
+    yield f'<text class="who" x="{LEFT - 8}" y="{TOP - 8}" text-anchor="end">versions</text>'
+    for at_s in use.published:
+        x = _x(use, at_s)
+        yield f'<line class="version" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 16}" y2="{TOP - 6}"/>'
+
+
+def _axis(use: TimeUse, height: float) -> Iterator[str]:
+    unit, name = next(
+        (one for one in ((86400, "days"), (3600, "hours"), (60, "minutes")) if use.total_s > 3 * one[0]), (1, "seconds")
+    )
+    ends = (0.0, (use.total_s or 1.0) / unit)
+    for value in charts.round_ticks(ends):
+        x = _x(use, value * unit)
+        yield f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 4}" y2="{height - FOOT}"/>'
+        yield f'<text x="{x:.1f}" y="{height - FOOT + 12}" text-anchor="middle">{charts.tick(value, ends)}</text>'
+    yield f'<text x="{WIDTH - RIGHT}" y="{height - 3}" text-anchor="end">{name} of all lives, end to end</text>'
+
+
+def _lives(use: TimeUse, height: float) -> Iterator[str]:
+    """Where one life ends and the next begins."""
+    for number, life in enumerate(use.lives[1:], start=2):
+        x = _x(use, life.start_s)
+        yield f'<line class="life" x1="{x:.1f}" x2="{x:.1f}" y1="12" y2="{height - FOOT}"/>'
+        yield f'<text class="life" x="{x + 3:.1f}" y="12">life {number}</text>'
+
+
+def _marks(use: TimeUse, marks: Sequence[Mark], height: float) -> Iterator[str]:
+    for mark in marks:
+        x = _x(use, mark.at_s)
+        title = f"<title>{escape(mark.text)}</title>"
+        yield f'<line class="fall {mark.kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 4}" y2="{height - FOOT}"/>'
+        yield f'<path class="sign {mark.kind}" d="M{x:.1f} {TOP - 4}l-4.5 -8h9z">{title}</path>'

@@ -1,0 +1,46 @@
+"""Whether a run was good, in words: a pure function of its figures, and each reason with the number that it goes by."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.run_report.reasons import RULES, Figures, Grade, Reason, ending, risen
+
+_ORDER: Mapping[Grade, int] = {"bad": 0, "doubtful": 1, "good": 2, "note": 3}
+_WORDS: Mapping[Grade, str] = {"bad": "Bad", "doubtful": "Doubtful", "good": "Good", "note": "Undecided"}
+_ABOUT_REWARD = ("reward", "win rate", "hacking")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    grade: Grade
+    """good, doubtful or bad."""
+    headline: str
+    reasons: tuple[Reason, ...]
+    """The worst first."""
+
+
+def verdict(figures: Figures, *, state: str, cause: str = "") -> Verdict:
+    """Bad by any bad reason, doubtful by any doubtful one, or where nothing shows that the policy has got better."""
+    reasons = [*ending(figures, state=state, cause=cause), *(reason for rule in RULES for reason in rule(figures))]
+    reasons.sort(key=lambda reason: _ORDER[reason.grade])  # stable: rules in their order
+    worst = reasons[0].grade if reasons else "doubtful"
+    better = any(reason.grade == "good" and reason.subject in _ABOUT_REWARD for reason in reasons)
+    grade: Grade = worst if worst in ("bad", "doubtful") else "good" if better else "doubtful"
+    return Verdict(grade=grade, headline=_headline(grade, figures, state, reasons), reasons=tuple(reasons))
+
+
+def _headline(grade: Grade, figures: Figures, state: str, reasons: Sequence[Reason]) -> str:
+    word = _WORDS[grade] + " so far" * (state in ("running", "starting"))
+    if grade == "good":
+        return f"{word}: {_gain(figures)}, and nothing speaks against it."
+    first = reasons[0]
+    if risen(figures) == "rose" and first.subject not in _ABOUT_REWARD:
+        return f"{word}: {_gain(figures)}. But: {first.text}"
+    return f"{word}: {first.text}"
+
+
+def _gain(figures: Figures) -> str:
+    """Of a policy that has got better."""
+    if figures.get("win_rate_low", 0.0) > 0.5:
+        return f"the policy wins {figures['win_rate']:.0%} against the model that it began as"
+    return f"the reward rose from {figures['reward_first']:.3g} to {figures['reward_last']:.3g}"
