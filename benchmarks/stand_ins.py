@@ -91,10 +91,10 @@ class WaitingEngine:
         self._left[request_id] = _length(request_id, self._waits.lengths)
         self._tokens[request_id] = []
 
-    def abort(self, request_ids: Iterable[str]) -> None:
+    def abort(self, request_ids: Iterable[str]) -> int:
         for request_id in request_ids:
             self._left.pop(request_id, None)
-            self._tokens.pop(request_id, None)
+        return sum(len(self._tokens.pop(request_id, ())) for request_id in request_ids)
 
     def step(self) -> list[Finished]:
         assert self.served is not None
@@ -184,6 +184,5 @@ def _report(step: int, *, sequences: int, tokens: int, stalest: int) -> StepRepo
     """Nothing is measured but counts and staleness."""
     numbers = dict.fromkeys(StepReport.__dataclass_fields__, 0.0)
     given = {"step": step, "sequences": sequences, "tokens_trained": tokens, "staleness_max": float(stalest)}
-    return StepReport(
-        **{**numbers, **given, "reward_components": {}, "reward_measures": {}, "critic": None, "seconds": {}}
-    )  # type: ignore[arg-type]
+    mappings = ("reward_components", "reward_measures", "staleness_steps", "finish_reasons", "seconds")
+    return StepReport(**{**numbers, **given, **{name: {} for name in mappings}, "critic": None})  # type: ignore[arg-type]

@@ -1,8 +1,11 @@
 """Prometheus metrics of the experience path, on the default registry of whichever process holds the buffer."""
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from experience.buffer import Ages, Snapshot
+from experience.schema import Settlement
 
 LIVE = Gauge("headrace_experience_live_groups", "Groups issued and not settled")
 COMMITTED = Gauge("headrace_experience_committed_batches", "Batches committed in this lineage")
@@ -17,6 +20,11 @@ OLDEST_LEASE = Gauge("headrace_experience_oldest_lease_seconds", "Longest time s
 CAPACITY = Gauge("headrace_experience_capacity_groups", "Groups in flight, at most")
 SETTLED = Counter("headrace_experience_settled_groups_total", "Groups that batches have recorded the end of", ["outcome", "reason"])  # fmt: skip
 RETRIES = Counter("headrace_experience_retries_total", "Calls repeated after the server did not answer")
+
+REASONS = {"trained": "batch", "dropped": "late", "filtered": "equal_rewards", "lost": "server", "abandoned": "lineage"}
+"""By outcome, where there is one; a settlement's own text is for people and endless."""
+QUARANTINE_REASONS = {"prompts": "generation", "completions": "scoring"}
+"""By the stage whose workers failed on the group, with which the text begins."""
 
 
 def observe(snapshot: Snapshot) -> None:
@@ -35,3 +43,16 @@ def observe_ages(ages: Ages) -> None:
         LEASES.labels(stage).set(count)
     for stage, age_s in ages.oldest_lease_s.items():
         OLDEST_LEASE.labels(stage).set(age_s)
+
+
+def observe_settled(settlements: Iterable[Settlement]) -> None:
+    """Count those that a batch has recorded."""
+    for settlement in settlements:
+        SETTLED.labels(settlement.outcome, reason_of(settlement)).inc()
+
+
+def reason_of(settlement: Settlement) -> str:
+    """One of a closed set."""
+    if settlement.outcome == "quarantined":
+        return QUARANTINE_REASONS.get(settlement.reason.partition(":")[0], "other")
+    return REASONS[settlement.outcome]

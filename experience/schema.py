@@ -132,7 +132,8 @@ class SampleScore:
     total: float
     """The combination of the components that the trainer maximises."""
     measures: Mapping[str, float]
-    """`{component}.{measure}`: what informs and is no reward, as the disagreement of an ensemble."""
+    """`{component}.{measure}`: what informs and is no reward, as the disagreement of an ensemble; `diversity.{measure}` is
+    of the whole group. Like the components a pure function of tokens and models, since the ledger keeps it."""
     reference_logprobs: Mapping[str, Float32Array]
     """{reference: [L]} log pi_ref(token | prefix), nats, at the sampling temperature."""
     step_positions: Int32Array

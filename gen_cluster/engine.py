@@ -43,8 +43,8 @@ class Engine(Protocol):
     def add(self, request_id: str, *, tokens: Int32Array, sampling: Sampling, seed: int) -> None:
         """Queue a request. ValueError: the prompt cannot be answered (empty, unknown tokens, no room to respond)."""
 
-    def abort(self, request_ids: Iterable[str]) -> None:
-        """Forget these requests; unknown and finished ones are ignored."""
+    def abort(self, request_ids: Iterable[str]) -> int:
+        """Forget these requests; unknown and finished ones are ignored. Tokens that were sampled for them, in all."""
 
     def step(self) -> list[Finished]:
         """Sample at most one token for every running request; those that ended now."""

@@ -76,8 +76,17 @@ class VllmEngine:
         except VLLMClientError as error:
             raise ValueError(f"request {request_id}: {error}") from error
 
-    def abort(self, request_ids: Iterable[str]) -> None:
-        self._alive(self._vllm.abort_request, list(request_ids))
+    def abort(self, request_ids: Iterable[str]) -> int:
+        ids = list(request_ids)
+        tokens = sum(map(self._tokens_of, ids))
+        self._alive(self._vllm.abort_request, ids)
+        return tokens
+
+    def _tokens_of(self, request_id: str) -> int:
+        """Sampled so far; vLLM gives no output before a request has ended."""
+        processor = self._vllm.output_processor
+        states = (processor.request_states.get(name) for name in processor.external_req_ids.get(request_id, ()))
+        return sum(state.detokenizer.num_output_tokens() for state in states if state is not None)
 
     def step(self) -> list[Finished]:
         import torch
@@ -179,6 +188,7 @@ def _start(config: EngineConfig, model_path: str) -> Any:
     from vllm.platforms import current_platform
     from vllm.v1.engine.llm_engine import LLMEngine
 
+    from gen_cluster.engine_stats import EngineStats
     from gen_cluster.weight_engine import BACKEND
 
     if current_platform.is_cpu():
@@ -203,10 +213,10 @@ def _start(config: EngineConfig, model_path: str) -> Any:
         # On CPU, vLLM cannot take back the draw that a seeded request makes when only a part of its prompt was read.
         enable_chunked_prefill=not current_platform.is_cpu(),
         async_scheduling=False,  # no step in flight while weights change, else spans would lie
-        disable_log_stats=True,
+        disable_log_stats=False,  # to EngineStats alone
         seed=0,  # every request brings its own
     )
-    return LLMEngine.from_engine_args(arguments)
+    return LLMEngine.from_engine_args(arguments, stat_loggers=[EngineStats])
 
 
 def _published_shapes(model_path: str) -> dict[str, tuple[int, ...]]:

@@ -5,10 +5,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 from experience.buffer import ExperienceBuffer, Lease
 from experience.leases import LeaseKeeper
 from experience.schema import Prompt
+from experience.wall_clock import WallClock
 from experience.wire import decode, encode
 from gen_cluster import metrics
 from gen_cluster.config import GenerationConfig
@@ -46,7 +48,9 @@ class GenerationWorker:
         lease_s: float,
         alone_limit: int,
         reached: Callable[[str, int], None] = _nothing,
+        began: float | None = None,
     ) -> None:
+        """began: monotonic seconds, the beginning of this worker's life; None = now."""
         self._config = config
         self._name = name
         self._engine = engine
@@ -58,6 +62,8 @@ class GenerationWorker:
         self._lease_s = lease_s
         self._alone_limit = alone_limit
         self._reached = reached
+        self._wall = metrics.WALL.shows(WallClock(metrics.PHASES, began=began))
+        metrics.MAX_SEQUENCES.set(config.engine.max_sequences)
         self._open = ExitStack()
         self._held: dict[str, HeldGroup] = {}
         """By entry id."""
@@ -66,7 +72,7 @@ class GenerationWorker:
         self._groups_done = 0
         self._tokens_done = 0
         self._refused = ""
-        self._status: dict[str, int | float | str] = {"state": "starting"}
+        self._status: dict[str, Any] = {"state": "starting"}
 
     def setup(self) -> None:
         self._open.callback(self._engine.close)
@@ -77,10 +83,12 @@ class GenerationWorker:
         """Returns with the leases held: whoever comes next gets them when they expire."""
         while not stop.is_set():
             if not self.step():
-                stop.wait(self._config.poll_interval_s)
+                with self._wall.during(self._idle_phase()):
+                    stop.wait(self._config.poll_interval_s)
 
     def step(self) -> bool:
         """One pass; False when there was nothing to do."""
+        self._wall.enter("other")
         self._drop_lost()
         updated = self._update_weights()
         self._give_up_overdue()
@@ -89,9 +97,9 @@ class GenerationWorker:
         self._observe()
         return self._generate() or updated or leased
 
-    def status(self) -> dict[str, int | float | str]:
-        """As of the last step; may be called from any thread."""
-        return self._status
+    def status(self) -> dict[str, Any]:
+        """As of the last step, the wall time by phase as of now; may be called from any thread."""
+        return {**self._status, "wall": self._wall.told()}
 
     def close(self) -> None:
         self._open.close()
@@ -102,7 +110,7 @@ class GenerationWorker:
             fetched = self._feed.take()
             if fetched is None:
                 return False
-            with metrics.UPDATE_SECONDS.time():
+            with metrics.UPDATE_SECONDS.time(), self._wall.during("load_weights"):
                 self._engine.update(fetched)
         except (CorruptVersion, WeightsRefused) as error:
             metrics.REFUSED_VERSIONS.inc()
@@ -133,7 +141,8 @@ class GenerationWorker:
         room = self._room()
         if room < 1 or time.monotonic() < self._next_lease:
             return False
-        leases = self._buffer.lease("prompts", worker=self._name, count=room, lease_s=self._lease_s)
+        with self._wall.during("exchange"):
+            leases = self._buffer.lease("prompts", worker=self._name, count=room, lease_s=self._lease_s)
         if len(leases) < room:
             self._next_lease = time.monotonic() + self._config.poll_interval_s
         for lease in leases:
@@ -159,8 +168,8 @@ class GenerationWorker:
         try:
             prompt = decode(lease.data, Prompt)
         except ValueError as error:
-            if not lease.suspect or self._buffer.begin_alone(lease, limit=self._alone_limit):
-                self._buffer.release(lease, reason=f"unreadable prompt: {error}")
+            if not lease.suspect or self._may_run_alone(lease):
+                self._release(lease, reason=f"unreadable prompt: {error}")
             metrics.GROUPS.labels("refused").inc()
             return
         self._held[lease.entry_id] = HeldGroup(lease=lease, prompt=prompt, leased_at=time.monotonic())
@@ -188,7 +197,7 @@ class GenerationWorker:
             self._start_group(group)
 
     def _start_alone(self, group: HeldGroup) -> None:
-        if self._buffer.begin_alone(group.lease, limit=self._alone_limit):
+        if self._may_run_alone(group.lease):
             logger.warning("suspect runs alone", extra={"group": group.lease.sequence})
             self._start_group(group)
         else:
@@ -210,7 +219,7 @@ class GenerationWorker:
         if not self._by_request:
             return False
         cpu_s = time.process_time()
-        with metrics.STEP_SECONDS.time():
+        with metrics.STEP_SECONDS.time(), self._wall.during("generate"):
             finished = self._engine.step()
         metrics.WORK_CPU_SECONDS.inc(time.process_time() - cpu_s)
         for one in finished:
@@ -218,6 +227,7 @@ class GenerationWorker:
             group.finished[one.request_id] = one
             self._tokens_done += len(one.tokens)
             metrics.TOKENS.inc(len(one.tokens))
+            metrics.FINISHED.labels(one.finish_reason).inc()
         self._put([group for group in self._held.values() if group.complete])
         return True
 
@@ -229,7 +239,8 @@ class GenerationWorker:
         for group in groups:
             outputs.append((group.lease, encode(group.assemble(now=now))))
             self._reached("gen.group", group.prompt.sequence)
-        done = self._buffer.advance(outputs)
+        with self._wall.during("exchange"):
+            done = self._buffer.advance(outputs)
         self._tell([group for group, moved in zip(groups, done, strict=True) if moved])
         for group, moved in zip(groups, done, strict=True):
             assert group.started_at is not None
@@ -261,16 +272,27 @@ class GenerationWorker:
     def _fail(self, group: HeldGroup, *, reason: str, result: str) -> None:
         """Give it back, for another try alone."""
         self._forget(group, result=result)
-        self._buffer.release(group.lease, reason=reason)
+        self._release(group.lease, reason=reason)
+
+    def _may_run_alone(self, lease: Lease) -> bool:
+        with self._wall.during("exchange"):
+            return self._buffer.begin_alone(lease, limit=self._alone_limit)
+
+    def _release(self, lease: Lease, *, reason: str) -> None:
+        with self._wall.during("exchange"):
+            self._buffer.release(lease, reason=reason)
 
     def _forget(self, group: HeldGroup, *, result: str) -> None:
         unfinished = [request_id for request_id in group.request_ids if self._by_request.pop(request_id, None)]
+        sampled = sum(len(one.tokens) for one in group.finished.values())
         if unfinished:
-            self._engine.abort(unfinished)
+            sampled += self._engine.abort(unfinished)
+            metrics.FINISHED.labels("abort").inc(len(unfinished))
         del self._held[group.lease.entry_id]
         self._keeper.drop([group.lease])
         metrics.GROUPS.labels(result).inc()
         if result != "done":
+            metrics.GIVEN_UP_TOKENS.observe(sampled)
             logger.warning("group given up", extra={"group": group.lease.sequence, "result": result})
 
     # -- seen from outside -----------------------------------------------------------------------------------------
@@ -288,6 +310,12 @@ class GenerationWorker:
             "groups_done": self._groups_done,
             "tokens_done": self._tokens_done,
         }
+
+    def _idle_phase(self) -> str:
+        """What a worker with nothing to do waits for."""
+        if self._engine.served is None:
+            return "wait_weights"
+        return "wait_version" if self._held else "wait_prompts"
 
     def _state(self, waiting: list[HeldGroup]) -> str:
         if self._engine.served is None:

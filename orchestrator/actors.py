@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class Host:
         """The worker to build next: where it logs, and where its stacks go when it is asked for them."""
         # A process id says something only where its process is.
         self._spec = {**spec, "driver_pid": spec["driver_pid"] if spec["driver_node"] == self._node else None}
+        self._spec["began"] = time.monotonic()  # this worker's life
         folder = Path(spec["folder"]) / "logs"
         folder.mkdir(parents=True, exist_ok=True)
         logs.configure(folder, run=Path(spec["folder"]).name, worker=spec["name"])

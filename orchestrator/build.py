@@ -69,6 +69,7 @@ def _generation(parts: _Parts) -> Any:
         lease_s=recipe.experience.lease_s,
         alone_limit=recipe.experience.alone_limit,
         reached=parts.reached,
+        began=parts.spec["began"],
     )
 
 
@@ -87,6 +88,7 @@ def _scoring(parts: _Parts) -> Any:
         alone_limit=recipe.experience.alone_limit,
         kl_target_nats=None if recipe.training.kl_in_force.where == "none" else recipe.training.kl.target_nats,
         reached=parts.reached,
+        began=parts.spec["began"],
     )
 
 
@@ -141,4 +143,5 @@ def _rank(parts: _Parts) -> Any:
         buffer=parts.buffer() if spec["with_buffer"] else None,
         drop_after_s=recipe.generation.deadline_s if recipe.pacing.late == "drop" else None,
         reached=parts.reached,
+        began=parts.spec["began"],
     )

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,3 @@ def _summed(entries: list[dict[str, Any]]) -> dict[str, Any]:
             wall[phase] = round(wall.get(phase, 0.0) + seconds, 3)
     sums = {key: sum(entry.get(key, 0) for entry in entries) for key in _SUMMED if any(key in one for one in entries)}
     return {"count": len(entries), "wall": wall, **sums}
-
-
-def rounded(seconds: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Milliseconds are enough."""
-    return {name: round(value, 3) for name, value in seconds}

@@ -17,7 +17,7 @@ from orchestrator.disk import disk_room
 from orchestrator.folder import RunFolder
 from orchestrator.redis_state import NOTHING, RedisState
 from orchestrator.supervise import Supervisor
-from orchestrator.timeline import Timeline, rounded, workers_of
+from orchestrator.timeline import Timeline, workers_of
 from orchestrator.waited_for import STAGES, waited_for
 
 log = logging.getLogger(__name__)
@@ -108,10 +108,10 @@ class Vitals:
     def status(self) -> dict[str, Any]:
         """What status.json has of it."""
         return {
-            "waited_for": rounded(self._waited.seconds().items()),
-            "oldest_s": rounded(self._oldest.items()),
+            "waited_for": self._waited.told(),
+            "oldest_s": {stream: round(age_s, 3) for stream, age_s in self._oldest.items()},
             "redis": dict(self._redis.seen),
-            "wall": rounded(self._wall.seconds().items()),
+            "wall": self._wall.told(),
         }
 
     def ended(self, state: str) -> None:
@@ -146,10 +146,10 @@ class Vitals:
             "capacity": capacity_groups(self._recipe),
             "streams": {},
             "oldest_s": {},
-            "waited_for": rounded(self._waited.seconds().items()),
+            "waited_for": self._waited.told(),
             "restarts": {"trainer": 0, "workers": 0},
             "redis": dict(NOTHING),
-            "workers": {"driver": {"wall": rounded(self._wall.seconds().items())}},
+            "workers": {"driver": {"wall": self._wall.told()}},
         }
 
     def _whole_line(

@@ -1,13 +1,14 @@
 """What a scorer tells Prometheus."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from experience.late_gauge import LateGauge
 from experience.schema import SampleScore
 from experience.wall_clock import WallSeconds
+from score_cluster.diversity import Diversity
 
 PHASES = ("start", "rewards", "reference", "exchange", "wait_completions", "other")
 """Of a scorer's wall time; exchange = calls of the buffer."""
@@ -103,3 +104,15 @@ def observe_rewards(scores: Iterable[SampleScore]) -> None:
     for gauge, means in ((REWARD_MEAN, components), (DISAGREEMENT, disagreements)):
         for name, values in means.items():
             gauge.labels(name).set(sum(values) / len(values))
+
+
+def observe_diversity(groups: Sequence[Diversity]) -> None:
+    """Those of one pass."""
+    if not groups:
+        return
+    count = len(groups)
+    UNIQUE.set(sum(group.unique for group in groups) / count)
+    for n, shares in enumerate(zip(*(group.distinct for group in groups), strict=True), start=1):
+        DISTINCT.labels(str(n)).set(sum(shares) / count)
+    SPREAD.set(sum(group.spread for group in groups) / count)
+    EQUAL.set(sum(group.equal for group in groups) / count)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from experience.schema import Completion, CompletionGroup, Float32Array, Production, SampleScore, ScoredGroup
+from score_cluster.diversity import Diversity
 from score_cluster.judge import Judgement
 from score_cluster.reference import Reference, Response
 
@@ -39,16 +40,18 @@ def scored(
     group: CompletionGroup,
     *,
     judgement: Judgement,
+    diversity: Diversity,
     component_hashes: Mapping[str, str],
     reference_logprobs: Sequence[Float32Array] | None,
     production: Production,
 ) -> ScoredGroup:
     """Put a group, its rewards and its reference log-probs (None: no reference) into one record."""
+    of_group = diversity.measures()
     scores = tuple(
         SampleScore(
             components={name: values[index] for name, values in judgement.components.items()},
             total=total,
-            measures={name: values[index] for name, values in judgement.measures.items()},
+            measures={name: values[index] for name, values in judgement.measures.items()} | of_group,
             reference_logprobs={} if reference_logprobs is None else {REFERENCE_NAME: reference_logprobs[index]},
             step_positions=np.zeros(0, dtype=np.int32),
             step_rewards=np.zeros(0, dtype=np.float32),

@@ -12,9 +12,11 @@ from experience.buffer import ExperienceBuffer, Lease
 from experience.leases import LeaseKeeper
 from experience.production import produced
 from experience.schema import CompletionGroup, Int32Array, ScoredGroup
+from experience.wall_clock import WallClock
 from score_cluster import metrics
 from score_cluster.answers import RewardFailed, answers_of
 from score_cluster.config import ScoringConfig
+from score_cluster.diversity import diversity
 from score_cluster.judge import Judge, Judgement
 from score_cluster.noise_floor import NoiseFloor
 from score_cluster.reference import HfReference, Reference
@@ -54,10 +56,12 @@ class ScoringWorker:
         alone_limit: int,
         kl_target_nats: float | None = None,
         reached: Callable[[str, int], None] = _noop,
+        began: float | None = None,
     ) -> None:
         """model_path: the policy's folder, for its tokenizer and as the default reference.
 
         kl_target_nats: what the trainer steers the KL per response to, if it does; the noise floor is compared with it.
+        began: monotonic seconds, the beginning of this worker's life; None = now.
         """
         self._config = config
         self._name = name
@@ -66,6 +70,7 @@ class ScoringWorker:
         self._lease_s = lease_s
         self._alone_limit = alone_limit
         self._reached = reached
+        self._wall = metrics.WALL.shows(WallClock(metrics.PHASES, began=began))
         self._keeper = LeaseKeeper(buffer, lease_s)
         self._floor = NoiseFloor(target_nats=kl_target_nats)
         self._reference: Reference | None = None
@@ -96,13 +101,8 @@ class ScoringWorker:
 
     def step(self) -> bool:
         """One pass over what can be leased; False if there was nothing."""
-        leases = self._buffer.lease(
-            "completions",
-            worker=self._name,
-            count=self._config.groups_per_pass,
-            lease_s=self._lease_s,
-            wait_s=self._config.poll_interval_s,
-        )
+        self._wall.enter("other")
+        leases = self._lease("exchange") or self._lease("wait_completions", wait_s=self._config.poll_interval_s)
         if not leases:
             return False
         leased_at = time.monotonic()
@@ -110,7 +110,7 @@ class ScoringWorker:
             self._keeper.hold(leases)
             self._pass([lease for lease in leases if not lease.suspect], leased_at)
             for lease in leases:  # drained: a suspect that takes the process down takes nothing else with it
-                if lease.suspect and self._buffer.begin_alone(lease, limit=self._alone_limit):
+                if lease.suspect and self._may_run_alone(lease):
                     self._pass([lease], leased_at)
         patience = self._judge.patience
         if patience.exhausted:  # now that nothing is held
@@ -118,33 +118,53 @@ class ScoringWorker:
         return True
 
     def status(self) -> dict[str, Any]:
-        """Counts since the start, for the heartbeat; `kl_noise_floor` (nats a response) and `warning` once there are such."""
+        """Counts and wall time since the start, for the heartbeat; `kl_noise_floor` (nats a response) and `warning` once there
+        are such."""
         floor = {} if self._floor.nats is None else {"kl_noise_floor": self._floor.nats}
-        return {**self._status, **floor, **({"warning": self._floor.warning} if self._floor.warning else {})}
+        warning = {"warning": self._floor.warning} if self._floor.warning else {}
+        return {**self._status, "wall": self._wall.told(), **floor, **warning}
+
+    def _lease(self, phase: str, *, wait_s: float = 0.0) -> list[Lease]:
+        with self._wall.during(phase):
+            return self._buffer.lease(
+                "completions",
+                worker=self._name,
+                count=self._config.groups_per_pass,
+                lease_s=self._lease_s,
+                wait_s=wait_s,
+            )
+
+    def _may_run_alone(self, lease: Lease) -> bool:
+        with self._wall.during("exchange"):
+            return self._buffer.begin_alone(lease, limit=self._alone_limit)
 
     def _pass(self, leases: Sequence[Lease], leased_at: float) -> None:
         """Score these together, hand on what succeeded, give back what failed."""
         if not leases:
             return
         started, cpu_s = time.monotonic(), time.process_time()
-        work = self._rewarded(leases)
+        with self._wall.during("rewards"):
+            work = self._rewarded(leases)
+            differ = [diversity([c.tokens for c in group.completions], judged.totals) for _, group, judged in work]
         logprobs = self._referenced(work)
         metrics.WORK_CPU_SECONDS.inc(time.process_time() - cpu_s)
         finished = time.monotonic()
         outputs: list[tuple[Lease, ScoredGroup]] = []
-        for (lease, group, judgement), answer in zip(work, logprobs, strict=True):
+        for (lease, group, judgement), varied, answer in zip(work, differ, logprobs, strict=True):
             if isinstance(answer, ScoringFailed):
                 self._give_back(lease, answer)
                 continue
             record = scored(
                 group,
                 judgement=judgement,
+                diversity=varied,
                 component_hashes=self._hashes,
                 reference_logprobs=answer,
                 production=produced(lease, leased_at=leased_at, started_at=started, finished_at=finished),
             )
             outputs.append((lease, record))
         self._hand_on(outputs)
+        metrics.observe_diversity(differ)
         metrics.PASS_SECONDS.observe(time.monotonic() - started)
 
     def _rewarded(self, leases: Sequence[Lease]) -> list[Work]:
@@ -170,13 +190,15 @@ class ScoringWorker:
         """For each group its log-probs, a ScoringFailed, or None without a reference."""
         if self._reference is None or not work:
             return [None] * len(work)
-        with metrics.REFERENCE_SECONDS.time():
+        with metrics.REFERENCE_SECONDS.time(), self._wall.during("reference"):
             return reference_values(self._reference, [group for _, group, _ in work])
 
     def _hand_on(self, outputs: Sequence[tuple[Lease, ScoredGroup]]) -> None:
         for lease, _ in outputs:
             self._reached("score.group", lease.sequence)
-        done = self._buffer.advance([(lease, wire.encode(record)) for lease, record in outputs])
+        encoded = [(lease, wire.encode(record)) for lease, record in outputs]
+        with self._wall.during("exchange"):
+            done = self._buffer.advance(encoded)
         self._keeper.drop([lease for lease, _ in outputs])
         metrics.LATE.inc(done.count(False))
         self._count([record for (_, record), ours in zip(outputs, done, strict=True) if ours])
@@ -195,7 +217,8 @@ class ScoringWorker:
 
     def _give_back(self, lease: Lease, error: ScoringFailed) -> None:
         self._keeper.drop([lease])
-        self._buffer.release(lease, reason=str(error))
+        with self._wall.during("exchange"):
+            self._buffer.release(lease, reason=str(error))
         self._status["failures"] += 1
         self._status["last_failure"] = str(error)
         metrics.FAILURES.labels(error.component).inc()

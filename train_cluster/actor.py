@@ -61,7 +61,8 @@ class Actor:
             totals.add(loss=loss.detach(), clipped=(clipped_N & piece.row.response_mask).sum())
         over_ranks = totals.reduced(self._engine, ("loss", "clipped"))
         norm = apply(self._engine, learning_rate=learning_rate, model="policy")
-        for name, value in {**over_ranks, "norm": norm, "count": 1, "tokens": update.trained}.items():
+        long = norm > self._config.optimizer.gradient_clip
+        for name, value in {**over_ranks, "norm": norm, "long": long, "count": 1, "tokens": update.trained}.items():
             made[name] += value
 
     def _observe(self, piece: Piece, proximal_N: torch.Tensor, entropy_N: torch.Tensor, observed: Totals) -> None:

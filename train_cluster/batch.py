@@ -1,5 +1,6 @@
 """From a committed batch to what the learner trains on. B samples, L response tokens of a sample."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -34,8 +35,8 @@ class TrainBatch:
     """[B][L] nats; empty where the run has no reference."""
     versions: tuple[Int32Array, ...]
     """[B][L] number of the version that sampled each token."""
-    truncated: float
-    """Share of the responses that ended by length."""
+    finish_reasons: Mapping[str, int]
+    """{reason: responses}"""
 
     @property
     def lengths(self) -> list[int]:
@@ -64,7 +65,7 @@ def build(record: BatchRecord) -> TrainBatch:
         behaviour_logprobs=tuple(completion.behaviour_logprobs for _, completion, _ in samples),
         reference_logprobs=tuple(references) if len(references) == len(samples) else (),
         versions=tuple(_versions(completion) for _, completion, _ in samples),
-        truncated=float(np.mean([completion.finish_reason == "length" for _, completion, _ in samples])),
+        finish_reasons=dict(sorted(Counter(completion.finish_reason for _, completion, _ in samples).items())),
     )
 
 

@@ -11,6 +11,7 @@ from experience import wire
 from experience.buffer import BufferLost, ExperienceBuffer, Snapshot
 from experience.config import PacingConfig
 from experience.ledger import Ledger
+from experience.metrics import observe_settled
 from experience.pacing import next_batch
 from experience.recovery import account_problem, owed_attempts
 from experience.schema import BatchRecord, Controls, Issue, ScoredGroup, Settlement
@@ -112,6 +113,7 @@ class Composer:
                     self._reached("batch.commit.before", number)
                     record = self._ledger.commit(record)
                 self._reached("batch.commit.after", number)
+                observe_settled(record.settled)
                 extra = {"step": number, "groups": sorted(groups), "epoch": record.epoch}
                 logger.info("batch committed", extra=extra)
                 return record

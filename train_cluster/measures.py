@@ -1,11 +1,12 @@
 """Sums over a step's tokens, and the report that is made of them."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from experience.schema import BatchRecord
@@ -59,6 +60,12 @@ def explained_variance(*, error_std: float, return_std: float) -> float:
     return 1.0 - (error_std / return_std) ** 2 if return_std > 0 else 0.0
 
 
+def correlation(xs: npt.NDArray[np.float64], ys: npt.NDArray[np.float64]) -> float:
+    """Pearson's of xs [N] and ys [N]; 0 where one of them does not vary."""
+    spread = float(xs.std() * ys.std())
+    return float(((xs - xs.mean()) * (ys - ys.mean())).mean()) / spread if spread > 0 else 0.0
+
+
 def make_report(
     record: BatchRecord,
     batch: TrainBatch,
@@ -70,12 +77,14 @@ def make_report(
     learning_rate: float,
     seconds: Mapping[str, float],
 ) -> StepReport:
-    """`observed`: reduced sums by the names of OBSERVED; `updates`: count, tokens, and sums of loss, norm, clipped."""
+    """`observed`: reduced sums by the names of OBSERVED; `updates`: count, tokens, sums of loss, norm, clipped, and how many
+    had a gradient too long (`long`)."""
     tokens = max(1.0, observed["tokens"])
     responses = max(1, sum(sequence.trained > 0 for sequence in batch.sequences))
     newest, alone = newest_alone(batch)
     sampled = [v[s.response_mask] for v, s in zip(batch.versions, batch.sequences, strict=True)]
     staleness = record.number - 1 - np.concatenate([*sampled, np.zeros(0, dtype=np.int32)])
+    oldest = Counter(record.number - 1 - int(versions.min()) for versions in sampled if len(versions))
     count = max(1.0, updates["count"])
     return StepReport(
         step=record.number,
@@ -93,6 +102,7 @@ def make_report(
         correction_mean=observed["weight"] / tokens,
         correction_ess=observed["weight"] ** 2 / (tokens * observed["weight_squared"]) if observed["tokens"] else 1.0,
         grad_norm=updates["norm"] / count,
+        grad_clipped_ratio=updates["long"] / count,
         learning_rate=learning_rate,
         tokens_trained=int(observed["tokens"]),
         sequences=len(batch.sequences),
@@ -103,7 +113,11 @@ def make_report(
         logprob_gap_staleness=record.number - 1 - newest,
         staleness_mean=float(staleness.mean()) if staleness.size else 0.0,
         staleness_max=float(staleness.max()) if staleness.size else 0.0,
+        staleness_steps=dict(sorted(oldest.items())),
         response_length_mean=float(np.mean(batch.lengths)),
-        truncated=batch.truncated,
+        truncated=batch.finish_reasons.get("length", 0) / len(batch.sequences),
+        finish_reasons=batch.finish_reasons,
+        masked=1.0 - sum(sequence.trained for sequence in batch.sequences) / max(1, sum(batch.lengths)),
+        length_reward_correlation=correlation(np.array(batch.lengths, dtype=np.float64), batch.rewards.numpy()),
         seconds=seconds,
     )

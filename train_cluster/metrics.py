@@ -100,8 +100,8 @@ WORK_CPU_SECONDS = Counter(
 )
 
 
-def observe(report: StepReport) -> None:
-    """Show a step's report."""
+def observe(report: StepReport, *, publish_interval: int = 1) -> None:
+    """Show a step's report. publish_interval: steps between two versions."""
     STEP.set(report.step)
     LOSS.set(report.loss)
     REWARD_MEAN.set(report.reward_mean)
@@ -125,6 +125,10 @@ def observe(report: StepReport) -> None:
     GAP_STALENESS.set(report.logprob_gap_staleness)
     STALENESS_MEAN.set(report.staleness_mean)
     STALENESS_MAX.set(report.staleness_max)
+    _observe_staleness(report, publish_interval=publish_interval)
+    MASKED.set(report.masked)
+    GRAD_CLIPPED.set(report.grad_clipped_ratio)
+    LENGTH_REWARD.set(report.length_reward_correlation)
     LENGTH.set(report.response_length_mean)
     TRUNCATED.set(report.truncated)
     TOKENS.inc(report.tokens_trained)
@@ -134,6 +138,17 @@ def observe(report: StepReport) -> None:
         _observe_critic(report.critic)
     for phase, seconds in report.seconds.items():
         PHASE_SECONDS.labels(phase).observe(seconds)
+
+
+def _observe_staleness(report: StepReport, *, publish_interval: int) -> None:
+    """One observation a response. Versions are named by the step that they came after, so that those between two steps are
+    counted by the multiples of the interval between them."""
+    policy = report.step - 1
+    for steps, responses in report.staleness_steps.items():
+        versions = policy // publish_interval - (policy - steps) // publish_interval
+        for _ in range(responses):
+            STALENESS_STEPS.observe(steps)
+            STALENESS_VERSIONS.observe(versions)
 
 
 def _observe_critic(report: CriticReport) -> None:

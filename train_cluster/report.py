@@ -64,6 +64,8 @@ class StepReport:
     """Effective sample size of the weights as a share of their number: (sum w)² / (n · sum w²)."""
     grad_norm: float
     """Before clipping, mean over the step's updates."""
+    grad_clipped_ratio: float
+    """Share of these updates whose gradient was longer than the clip."""
     learning_rate: float
     tokens_trained: int
     """In one pass over the batch."""
@@ -82,9 +84,17 @@ class StepReport:
     staleness_mean: float
     """Steps between a token's version and this step's policy, mean over sampled tokens."""
     staleness_max: float
+    staleness_steps: Mapping[int, int]
+    """{steps: responses}, by the oldest version that sampled a trained token of the response."""
     response_length_mean: float
     """Tokens."""
     truncated: float
     """Share of responses that ended by length."""
+    finish_reasons: Mapping[str, int]
+    """{reason: responses}"""
+    masked: float
+    """Share of response tokens that are not trained."""
+    length_reward_correlation: float
+    """Pearson's, of response length and total reward over the batch; 0 where one of them does not vary."""
     seconds: Mapping[str, float]
     """Wall time by phase on this rank: unpack, proximal, values (PPO), actor, critic (PPO)."""

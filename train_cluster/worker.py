@@ -8,8 +8,8 @@ A rank that fails in an operation is of no more use: all ranks end and start ane
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from experience.buffer import ExperienceBuffer
 from experience.config import PacingConfig
 from experience.ledger import Ledger
 from experience.schema import BatchRecord, Controls
+from experience.wall_clock import WallClock
 from train_cluster import checkpoint, distributed, metrics
 from train_cluster.compose import Composer
 from train_cluster.config import HISTORY_STEPS, TrainingConfig
@@ -67,9 +68,12 @@ class TrainerRank(StageRank):
         buffer: ExperienceBuffer | None,
         drop_after_s: float | None = None,
         reached: Callable[[str, int], None] = lambda point, step: None,
+        began: float | None = None,
     ) -> None:
         """`buffer`: on rank 0 of a run; None elsewhere, and in a replay. `critic_path`: where PPO's critic starts from, unless
-        it is model_path. `drop_after_s`: see Composer. `interface`: see `distributed.join`."""
+        it is model_path. `drop_after_s`: see Composer. `interface`: see `distributed.join`. `began`: monotonic
+        seconds, the beginning of this rank's life; None = now."""
+        self._wall = metrics.WALL.shows(WallClock(metrics.PHASES, began=began))
         super().__init__(
             rank=rank,
             world_size=world_size,
@@ -86,7 +90,7 @@ class TrainerRank(StageRank):
         self._critic_path = Path(critic_path) if critic_path is not None else None
         self._config_hash = config_hash
         self._store, self._ledger = store, ledger
-        self._max_staleness = pacing.max_staleness
+        self._max_staleness, self._publish_interval = pacing.max_staleness, pacing.publish_interval_batches
         self._resources = ExitStack()
         """What the model in hand holds open."""
         self._composer = (
@@ -125,6 +129,7 @@ class TrainerRank(StageRank):
         self._join()
         if fine_tune:
             self._resources.close()
+            self._wall.enter("other")
             return {"step": 0}
         logger.info("group joined")
         self._build()
@@ -143,6 +148,7 @@ class TrainerRank(StageRank):
         else:
             raise ValueError(f"there is no whole checkpoint at step {cut_step} to start from")
         self._doing = "idle"
+        self._wall.enter("wait_batch")
         return {"step": self._step, "parameters": self._models.parameters}
 
     def _build(self) -> None:
@@ -214,6 +220,10 @@ class TrainerRank(StageRank):
 
     def train(self, number: int) -> dict[str, Any]:
         """(collective) Train committed batch `number`, which must be the next; the step's report."""
+        with self._wall.during("train"):
+            return self._train(number)
+
+    def _train(self, number: int) -> dict[str, Any]:
         self._check()
         if number != self._step + 1:
             raise ValueError(f"train({number}) after step {self._step}: batch {self._step + 1} is next")
@@ -230,14 +240,15 @@ class TrainerRank(StageRank):
         self._step, self._torn, self._doing = number, False, "idle"
         self._cursors = {"prompts": record.cursor}
         if self._rank == 0:
-            metrics.observe(report)
+            metrics.observe(report, publish_interval=self._publish_interval)
         return asdict(report)
 
     # -- versions and checkpoints ------------------------------------------------------------------------------------
     def publish(self, number: int) -> dict[str, Any]:
         """(collective) Copy the weights of step `number`, the newest, and write them as a version in the background."""
         self._check(number)
-        return {"number": number, "gather_s": self._publisher.publish(number)}
+        with self._wall.during("publish"), metrics.PUBLISH_STALL.time():
+            return {"number": number, "gather_s": self._publisher.publish(number)}
 
     def published(self, number: int, timeout_s: float) -> dict[str, Any]:
         """Rank 0: {number, epoch, digest, bytes, gather_s, write_s} once the version is committed; then older ones go."""
@@ -261,20 +272,33 @@ class TrainerRank(StageRank):
         """
         self._check(number)
         began = time.monotonic()
-        taken = snapshot(
-            self._models.engines,
-            step=number,
-            state={"learner": self._learner.state()},
-            newest_version=newest_version,
-            cursors=cursors or self._cursors,
-        )
-        self._writer.start(taken)
+        with self._copying():
+            taken = snapshot(
+                self._models.engines,
+                step=number,
+                state={"learner": self._learner.state()},
+                newest_version=newest_version,
+                cursors=cursors or self._cursors,
+            )
+            self._writer.start(taken)
         logger.info("checkpoint copied", extra={"step": number, "seconds": time.monotonic() - began})
         return {"step": number}
 
     def saved(self, number: int, timeout_s: float) -> dict[str, Any]:
         """{step, epoch, bytes, write_s} once this rank's part is written; on rank 0, once the cut is committed."""
-        return self._writer.wait(number, timeout_s=timeout_s)
+        answer = self._writer.wait(number, timeout_s=timeout_s)
+        metrics.CHECKPOINT_SECONDS.observe(answer["write_s"])
+        return answer
+
+    @contextmanager
+    def _copying(self) -> Iterator[None]:
+        """A checkpoint; the one of the start belongs to the start."""
+        with metrics.CHECKPOINT_STALL.time():
+            if self._wall.phase == "start":
+                yield
+            else:
+                with self._wall.during("checkpoint"):
+                    yield
 
     def prune(self) -> dict[str, Any]:
         """Rank 0: delete the cuts beyond those to keep, and batches that neither one of these nor the history needs.
@@ -300,7 +324,7 @@ class TrainerRank(StageRank):
         """Raises what failed in the background: a rank that is asked for nothing more would keep it to itself."""
         for check in self._background:
             check()
-        return {"step": self._step, "doing": self._doing, **self._stage}
+        return {"step": self._step, "doing": self._doing, "wall": self._wall.told(), **self._stage}
 
     def close(self) -> None:
         """Give up what is still being written, and leave the group."""

@@ -44,9 +44,9 @@ class ScriptedEngine:
             raise ValueError("longer than the context")
         self.requests[request_id] = _Request(tokens, sampling, seed)
 
-    def abort(self, request_ids: Iterable[str]) -> None:
-        for request_id in request_ids:
-            self.requests.pop(request_id, None)
+    def abort(self, request_ids: Iterable[str]) -> int:
+        forgotten = [self.requests.pop(request_id) for request_id in request_ids if request_id in self.requests]
+        return sum(len(request.versions) for request in forgotten)
 
     def step(self) -> list[Finished]:
         running = dict(list(self.requests.items())[: self.slots])

@@ -13,6 +13,7 @@ from experience.buffer import BufferUnavailable, Fenced
 from experience.memory import MemoryBuffer, MemoryServer
 from experience.schema import CompletionGroup, Prompt, Sampling, VersionSpan
 from experience.wire import decode
+from gen_cluster import metrics
 from gen_cluster.config import GenerationConfig
 from gen_cluster.engine import WeightsRefused
 from gen_cluster.worker import GenerationWorker
@@ -120,7 +121,9 @@ def test_a_group_says_what_was_sampled_how_and_by_which_weights(stage: Stage) ->
         assert (completion.finish_reason, completion.channels) == ("length", {})
     assert stage.depth("prompts") == 0
     assert stage.reached == [("gen.start", 0), ("gen.group", 0)]
-    assert stage.worker.status() | {"state": "generating"} == {
+    status = stage.worker.status()
+    assert status.pop("wall").keys() == set(metrics.PHASES)
+    assert status | {"state": "generating"} == {
         "state": "generating",
         "served": "0/1/0",
         "refused": "",

@@ -59,7 +59,9 @@ def test_groups_arrive_with_raw_components_totals_and_hashes(
     assert all(len(value) == hashlib.sha256().digest_size * 2 for value in groups[0].component_hashes.values())
     assert groups[0].production.worker == "score-0"
     assert not scorer.step()
-    assert scorer.status() == {"groups": 2, "failures": 0, "last_failure": ""}
+    status = scorer.status()
+    assert status.pop("wall").keys() == set(metrics.PHASES)
+    assert status == {"groups": 2, "failures": 0, "last_failure": ""}
 
 
 def test_reference_logprobs_stand_with_their_own_completion(

@@ -8,6 +8,8 @@ from prometheus_client import REGISTRY
 from train_cluster import metrics
 from train_cluster.report import CriticReport, StepReport
 
+COUNTED = {"staleness_steps": {3: 2}, "finish_reasons": {"stop": 2}}
+"""Counts: a histogram shows the first, the scrape of generation the second."""
 MAPPINGS = {"reward_components": "helpful", "reward_measures": "helpful.disagreement", "seconds": "unpack"}
 
 
@@ -17,6 +19,8 @@ def numbered(record: type, start: int, **more: typing.Any) -> typing.Any:
     for place, field in enumerate(dataclasses.fields(record)):
         if field.name in MAPPINGS:
             values[field.name] = {MAPPINGS[field.name]: float(start + place)}
+        elif field.name in COUNTED:
+            values[field.name] = COUNTED[field.name]
         elif field.name not in values:
             values[field.name] = start + place if field.type in (int, "int") else float(start + place)
     return record(**values)
@@ -32,6 +36,8 @@ def numbers(report: StepReport) -> dict[str, float]:
     """{field: number}, those of the critic and of mappings among them."""
     flat = {}
     for name, value in dataclasses.asdict(report).items():
+        if name in COUNTED:
+            continue
         found = value if isinstance(value, dict) else {"": value}
         flat |= {f"{name}.{key}".rstrip("."): number for key, number in found.items()}
     return flat
