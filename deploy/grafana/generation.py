@@ -7,7 +7,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from deploy.grafana import look
 from deploy.grafana.gpus import gpus
 from deploy.grafana.layout import Section, page
-from deploy.grafana.panels import bars, lines, shares, stat
+from deploy.grafana.panels import bars, counts, lines, shares, stat
 from deploy.grafana.promql import busy, largest, mean, or_zero, quantile, rate, share, smallest, total
 
 TOKENS = "headrace_gen_tokens_total"
@@ -31,14 +31,14 @@ def _glance() -> list[Any]:
     overdue = f"{or_zero(rate('headrace_gen_groups_total', result='overdue'))} / {rate('headrace_gen_groups_total')}"
     first, reading = quantile(0.99, FIRST), "headrace_gen_kv_cache_ratio"
     return [
-        stat("Tokens a second", rate(TOKENS), unit="si:tok/s"),
+        stat("Tokens/s", rate(TOKENS), unit="si:tok/s"),
         stat("Busy", busy("headrace_gen_wall_seconds_total"), unit="percentunit", decimals=0),
-        stat("Requests running", total("headrace_gen_running"), unit="none", decimals=0),
-        stat("First token, p99", first, unit="s", limits=look.FIRST_TOKEN),
-        stat("Speed of one request", each, unit="si:tok/s", limits=look.FAST_ENOUGH, below=look.RED),
+        stat("Running", total("headrace_gen_running"), unit="none", decimals=0),
+        stat("First token", first, unit="s", limits=look.FIRST_TOKEN),
+        stat("Token speed", each, unit="si:tok/s", limits=look.FAST_ENOUGH, below=look.RED),
         stat("Out of time", overdue, unit="percentunit", decimals=1, limits=look.GIVEN_UP),
-        stat("KV cache, fullest", largest(reading), unit="percentunit", decimals=1),
-        stat("Version served", smallest("headrace_gen_served_version"), unit="none"),
+        stat("KV cache", largest(reading), unit="percentunit", decimals=1),
+        stat("Served", smallest("headrace_gen_served_version"), unit="none"),
     ]
 
 
@@ -56,7 +56,7 @@ def _throughput() -> list[Any]:
     return [
         lines("Tokens by worker", tokens, unit="si:tok/s", low=0),
         shares("Where the workers' time goes", phases, stacked=True, width=16),
-        lines("Requests", requests, unit="none", low=0),
+        counts("Requests", requests),
         lines("KV cache in use", cache, unit="percentunit", low=0),
         shares("Processor time in engine steps", {"{{worker}}": useful}),
         lines("One engine step", step, unit="s", low=0, width=12),
@@ -89,11 +89,11 @@ def _latency() -> list[Any]:
 def _ends() -> list[Any]:
     groups = {"{{result}}": rate("headrace_gen_groups_total", by="result")}
     reasons = {"{{reason}}": share("headrace_gen_finished_total", "reason")}
-    given_up = {"{{le}} tokens or fewer": total("headrace_gen_given_up_tokens_bucket", by="le")}
+    given_up = {"{{le}}": total("headrace_gen_given_up_tokens_bucket", by="le")}
     return [
         lines("Groups by result", groups, unit="suffix: groups/s", low=0),
         shares("Requests by end", reasons, stacked=True),
-        bars("Tokens of groups given up", given_up, unit="none"),
+        bars("Tokens of groups given up, at most", given_up, unit="none", buckets=True),
     ]
 
 
@@ -108,7 +108,7 @@ def _weights() -> list[Any]:
     }
     refused = {"{{worker}}": total("headrace_gen_refused_versions_total", by="worker")}
     return [
-        lines("Version published and served", versions, unit="none", low=0),
+        counts("Version published and served", versions),
         lines("Time of an update", loads, unit="s", low=0),
-        lines("Versions refused", refused, unit="none", low=0, limits=look.ANY),
+        counts("Versions refused", refused, limits=look.ANY),
     ]

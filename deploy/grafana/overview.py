@@ -6,7 +6,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from deploy.grafana import look
 from deploy.grafana.layout import Section, page
-from deploy.grafana.panels import lines, listing, shares, should_be_none, stat, states
+from deploy.grafana.panels import counts, lines, listing, shares, should_be_none, stat, states
 from deploy.grafana.promql import WHOLE, WINDOW, average, busy, largest, of, or_zero, rate, share, smallest, total
 
 WAITED = "headrace_run_waited_for_seconds_total"
@@ -45,9 +45,9 @@ def _glance() -> list[Any]:
         stat("Step", largest("headrace_run_step"), unit="none"),
         stat("Newest reward", largest(reward), unit="none", decimals=3),
         stat("Newest KL", largest(kl), unit="suffix: nats", decimals=2, limits=look.KL),
-        stat("Newest win rate", largest("headrace_eval_win_ratio"), unit="percentunit", decimals=0, limits=look.WIN),
+        stat("Win rate", largest("headrace_eval_win_ratio"), unit="percentunit", decimals=0, limits=look.WIN),
         stat("Bottleneck", bottleneck(), unit="none", name="{{stage}}"),
-        stat("Since last progress", silent, unit="s", decimals=0, limits=SILENT),
+        stat("Last progress", silent, unit="s", decimals=0, limits=SILENT),
         should_be_none("Alerts", alerts),
     ]
 
@@ -110,11 +110,11 @@ def _healthy() -> list[Any]:
     restarts = {"{{exported_role}}": largest("headrace_run_restarts", by="exported_role")}
     return [
         states("Processes", {"{{worker}}": of("up")}, values=up, width=8),
-        lines("Versions", versions, unit="none", low=0),
+        counts("Versions", versions),
         lines("Age of what is trained", age, unit="suffix: steps", low=0, decimals=1),
-        listing("Alerts firing", alerts, key="alertname", columns=firing, width=8),
+        listing("Alerts firing", alerts, key="alertname", columns=firing, nothing="None fires", width=8),
         listing("What the processes take", taken, key="worker", columns=columns, units=TAKEN_UNITS, width=8),
-        lines("Restarts", restarts, unit="none", low=0),
+        counts("Restarts", restarts),
     ]
 
 
@@ -136,7 +136,7 @@ def _time() -> list[Any]:
     return [
         shares("Whom the loop waits for", waited, stacked=True, colours=look.STAGES, width=12),
         shares("Busy share of each cluster", at_work, colours=look.ROLES, width=12),
-        lines("Groups that wait", depth, unit="none", low=0, colours=WAITING_COLOURS, width=6),
+        counts("Groups that wait", depth, colours=WAITING_COLOURS, width=6),
         lines("Age of the oldest of them", oldest, unit="s", low=0, colours=WAITING_COLOURS, width=6),
         lines("Throughput", throughput, unit="si:tok/s", low=0, colours=look.ROLES, width=6),
         lines("Time of a step", step, unit="s", low=0, width=6),

@@ -59,6 +59,18 @@ def lines(
     return panel
 
 
+def counts(
+    title: str,
+    queries: Mapping[str, str],
+    *,
+    width: int = 8,
+    limits: Limits = (),
+    colours: Mapping[str, str] = {},
+) -> timeseries.Panel:
+    """Curves of whole numbers from 0 on."""
+    return lines(title, queries, unit="none", width=width, limits=limits, low=0, decimals=0, colours=colours)
+
+
 def shares(
     title: str,
     queries: Mapping[str, str],
@@ -115,20 +127,18 @@ def bars(
     width: int = 8,
     limits: Limits = (),
     below: str = BLUE,
-    low: float | None = 0.0,
     high: float | None = None,
+    buckets: bool = False,
 ) -> bargauge.Panel:
-    """A bar for each series, of its newest value."""
+    """A bar from 0 for each series, of its newest value; buckets: of a histogram, each by itself."""
     panel = bargauge.Panel().title(title).datasource(SOURCE).span(width).height(LINE_HEIGHT)
     panel = panel.unit(unit).thresholds(thresholds(limits, below=below)).orientation(kinds.VizOrientation.HORIZONTAL)
     panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
     panel = panel.display_mode(kinds.BarGaugeDisplayMode.BASIC).show_unfilled(True)
-    if low is not None:
-        panel = panel.min(low)
-    if high is not None:
-        panel = panel.max(high)
+    panel = panel.min(0) if high is None else panel.min(0).max(high)
     for ref, (name, query) in enumerate(queries.items()):
-        panel = panel.with_target(_target(query, ref=ref).instant().legend_format(name))
+        target = _target(query, ref=ref).instant().legend_format(name)
+        panel = panel.with_target(target.format(PromQueryFormat.HEATMAP) if buckets else target)
     return panel
 
 
@@ -139,12 +149,14 @@ def listing(
     key: str,
     columns: Mapping[str, str],
     units: Mapping[str, str] = {},
+    nothing: str = "No data",
     width: int = 12,
     height: int = LINE_HEIGHT,
 ) -> table.Panel:
     """A row for each value of the label `key`. queries: column → query, each over that label; columns: field → heading, in
     their order (the value of a query is the field `Value #A`, `Value #B`, … or, of the only one, `Value`)."""
     panel = table.Panel().title(title).datasource(SOURCE).span(width).height(height)
+    panel = panel.no_value(nothing)
     for ref, query in enumerate(queries.values()):
         panel = panel.with_target(_target(query, ref=ref).instant().format(PromQueryFormat.TABLE))
     if len(queries) > 1:

@@ -7,7 +7,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from deploy.grafana import look
 from deploy.grafana.gpus import gpus
 from deploy.grafana.layout import Section, page
-from deploy.grafana.panels import lines, shares, should_be_none, stat
+from deploy.grafana.panels import counts, lines, shares, should_be_none, stat
 from deploy.grafana.promql import average, busy, largest, mean, or_zero, quantile, rate, share, total
 
 REWARD = "headrace_score_reward"
@@ -30,11 +30,11 @@ def _glance() -> list[Any]:
     late, failed = or_zero(total(LATE)), or_zero(total(FAILED))
     floor, target = largest("headrace_score_kl_noise_floor_nats"), "headrace_score_kl_target_below_noise"
     return [
-        stat("Groups a second", rate("headrace_score_groups_total"), unit="suffix: groups/s", decimals=2),
+        stat("Groups/s", rate("headrace_score_groups_total"), unit="suffix: groups/s", decimals=2),
         stat("Busy", busy("headrace_score_wall_seconds_total"), unit="percentunit", decimals=0),
-        stat("Groups that wait", largest("headrace_experience_depth_groups", stream="completions"), unit="none"),
+        stat("Waiting", largest("headrace_experience_depth_groups", stream="completions"), unit="none"),
         stat(
-            "Unique responses",
+            "Unique",
             average("headrace_score_unique_ratio"),
             unit="percentunit",
             decimals=0,
@@ -42,9 +42,9 @@ def _glance() -> list[Any]:
             below=look.RED,
         ),
         should_be_none("Failures", failed),
-        should_be_none("Scored too late", late),
-        stat("KL made by rounding", floor, unit="suffix: nats", decimals=4, curve=False),
-        should_be_none("KL target below that", or_zero(total(target))),
+        should_be_none("Too late", late),
+        stat("KL of rounding", floor, unit="suffix: nats", decimals=4, curve=False),
+        should_be_none("Unreachable KL", or_zero(total(target))),
     ]
 
 
@@ -100,8 +100,8 @@ def _trust() -> list[Any]:
         "KL of the policy": largest("headrace_train_kl_per_response_nats"),
     }
     return [
-        lines("Failures by component", failures, unit="none", low=0),
-        lines("Scored after the lease had gone", late, unit="none", low=0),
+        counts("Failures by component", failures),
+        counts("Scored after the lease had gone", late),
         lines("KL that rounding alone makes", floor, unit="suffix: nats", low=0),
     ]
 

@@ -6,7 +6,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from deploy.grafana import look
 from deploy.grafana.layout import Section, page
-from deploy.grafana.panels import bars, lines, should_be_none, should_be_so, stat
+from deploy.grafana.panels import bars, counts, lines, should_be_none, should_be_so, stat
 from deploy.grafana.promql import largest, mean, of, or_zero, quantile, rate, total
 
 STREAMS = {"prompts": look.BLUE, "completions": look.VIOLET, "experience": look.GREEN, "quarantine": look.RED}
@@ -34,13 +34,13 @@ def _glance() -> list[Any]:
     corrupt = or_zero(total("headrace_weights_corrupt_versions_total"))
     return [
         stat("Groups live", live, unit="none"),
-        stat("Of the room", full, unit="percentunit", decimals=0),
+        stat("Room in use", full, unit="percentunit", decimals=0),
         should_be_so("Redis answers", f"min ({of('headrace_redis_up')})"),
-        should_be_so("Its log is written", f"min ({of('headrace_redis_aof_write_ok')})"),
+        should_be_so("Log written", f"min ({of('headrace_redis_aof_write_ok')})"),
         stat("Redis memory", largest(USED), unit="bytes", decimals=1),
-        stat("Least free disk", free, unit="percentunit", decimals=0, limits=((0.1, look.INK),), below=look.RED),
-        stat("Newest version", largest("headrace_weights_newest_version"), unit="none"),
-        should_be_none("Corrupt versions", corrupt),
+        stat("Free disk", free, unit="percentunit", decimals=0, limits=((0.1, look.INK),), below=look.RED),
+        stat("Version", largest("headrace_weights_newest_version"), unit="none"),
+        should_be_none("Corrupt", corrupt),
     ]
 
 
@@ -61,11 +61,11 @@ def _groups() -> list[Any]:
         "passed over": rate("headrace_run_passed_over_prompts_total"),
     }
     return [
-        lines("Groups in each stream", depth, unit="none", low=0, colours=STREAMS),
+        counts("Groups in each stream", depth, colours=STREAMS),
         lines("Oldest entry of each stream", oldest, unit="s", low=0, colours=STREAMS),
-        lines("Groups live, and room", live, unit="none", low=0),
+        counts("Groups live, and room", live),
         lines("How groups are settled", settled, unit="suffix: groups/s", low=0),
-        lines("Batches and steps", ahead, unit="none", low=0),
+        counts("Batches and steps", ahead),
         lines("Prompts issued", issued, unit="suffix: groups/s", low=0),
     ]
 
@@ -74,17 +74,15 @@ def _leases() -> list[Any]:
     held = {"{{stage}}": largest("headrace_experience_leases", by="stage")}
     oldest = {"{{stage}}": largest("headrace_experience_oldest_lease_seconds", by="stage")}
     again = {
-        "{{stage}} delivered again": or_zero(
-            total("headrace_experience_redeliveries_total", by="stage"), label="stage"
-        ),
-        "{{stage}} output refused": or_zero(total("headrace_experience_lost_leases_total", by="stage"), label="stage"),
-        "{{stage}} quarantined": or_zero(total("headrace_experience_quarantined_total", by="stage"), label="stage"),
+        "delivered again": or_zero(total("headrace_experience_redeliveries_total")),
+        "output refused": or_zero(total("headrace_experience_lost_leases_total")),
+        "quarantined": or_zero(total("headrace_experience_quarantined_total")),
     }
     silent = {"{{stage}}, p99": quantile(0.99, "headrace_experience_redelivery_seconds", by="stage")}
     return [
-        lines("Leases held", held, unit="none", low=0, colours=STREAMS),
+        counts("Leases held", held, colours=STREAMS),
         lines("Oldest lease since its renewal", oldest, unit="s", low=0, colours=STREAMS),
-        lines("Work done twice or set aside", again, unit="none", low=0),
+        counts("Work done twice or set aside", again),
         lines("Silence before a second delivery", silent, unit="s", low=0, width=12),
         lines(
             "Calls repeated",
@@ -104,9 +102,9 @@ def _redis() -> list[Any]:
     return [
         lines("Memory of Redis", memory, unit="bytes", low=0),
         lines("Its append-only log", log, unit="bytes", low=0),
-        lines("Syncs put off", late, unit="none", low=0, limits=look.ANY),
-        lines("Connections", {"clients": largest("headrace_redis_clients")}, unit="none", low=0, width=12),
-        lines("Up, and keeping a log", health, unit="none", low=0, high=1, width=12),
+        counts("Syncs put off", late, limits=look.ANY),
+        counts("Connections", {"clients": largest("headrace_redis_clients")}, width=12),
+        counts("Up, and keeping a log", health, width=12),
     ]
 
 
@@ -124,7 +122,7 @@ def _weights() -> list[Any]:
     return [
         lines("Time of a version", writing, unit="s", low=0),
         lines("Bytes of versions", traffic, unit="binBps", low=0),
-        lines("Versions deleted by retention", deleted, unit="none", low=0),
+        counts("Versions deleted by retention", deleted),
     ]
 
 

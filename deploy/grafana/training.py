@@ -7,7 +7,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from deploy.grafana import look
 from deploy.grafana.gpus import gpus
 from deploy.grafana.layout import Section, page
-from deploy.grafana.panels import lines, shares, stat
+from deploy.grafana.panels import counts, lines, shares, stat
 from deploy.grafana.promql import busy, largest, mean, or_zero, quantile, rate, share, total
 from deploy.grafana.training_rows import critic, evaluation
 
@@ -33,14 +33,14 @@ def _glance() -> list[Any]:
     return [
         stat("Step", largest("headrace_train_step"), unit="none"),
         stat("Busy", busy("headrace_train_wall_seconds_total"), unit="percentunit", decimals=0),
-        stat("Tokens a second", rate("headrace_train_tokens_total"), unit="si:tok/s"),
+        stat("Tokens/s", rate("headrace_train_tokens_total"), unit="si:tok/s"),
         stat(
             "Newest KL", largest("headrace_train_kl_per_response_nats"), unit="suffix: nats", decimals=2, limits=look.KL
         ),
         stat("Gradient norm", largest("headrace_train_grad_norm"), unit="none", decimals=3),
-        stat("Clipped gradients", clipped, unit="percentunit", decimals=0, limits=look.CLIPPED),
+        stat("Clipped", clipped, unit="percentunit", decimals=0, limits=look.CLIPPED),
         stat("Oldest sample", largest("headrace_train_staleness_max_steps"), unit="suffix: steps", decimals=0),
-        stat("Cut off by length", largest("headrace_train_truncated_ratio"), unit="percentunit", decimals=1),
+        stat("Cut off", largest("headrace_train_truncated_ratio"), unit="percentunit", decimals=1),
     ]
 
 
@@ -85,18 +85,18 @@ def _off_policy() -> list[Any]:
         "effective sample size": largest("headrace_train_correction_effective_ratio"),
         "weights at the cap": largest("headrace_train_correction_capped_ratio"),
     }
-    gap = {
-        "engine against trainer": largest(GAP),
-        "age of what is compared": largest("headrace_train_logprob_gap_staleness_steps"),
+    gap = {"engine against trainer": largest(GAP)}
+    compared = {
+        "samples": largest("headrace_train_logprob_gap_sequences"),
+        "their age in steps": largest("headrace_train_logprob_gap_staleness_steps"),
     }
-    compared = {"samples": largest("headrace_train_logprob_gap_sequences")}
     return [
         lines("Age of samples", age, unit="suffix: steps", low=0),
         lines("The same in versions", versions, unit="suffix: versions", low=0),
         lines("Importance weights", weights, unit="none"),
         shares("What weights leave of a batch", effective),
-        lines("Gap of log-probabilities", gap, unit="none", low=0),
-        lines("Samples that the gap is of", compared, unit="none", low=0),
+        lines("Gap of log-probabilities", gap, unit="suffix: nats", low=0),
+        counts("What the gap is measured on", compared),
     ]
 
 
@@ -121,5 +121,5 @@ def _time() -> list[Any]:
         shares("Processor time in steps", useful),
         lines("Responses trained", settled, unit="suffix: /s", low=0),
         lines("Updates of the policy", again, unit="suffix: /s", low=0),
-        lines("Groups dropped for being late", dropped, unit="none", low=0),
+        counts("Groups dropped for being late", dropped),
     ]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from deploy.grafana import look
-from deploy.grafana.panels import lines, shares, should_be_none, stat
+from deploy.grafana.panels import counts, lines, shares, should_be_none, stat
 from deploy.grafana.promql import largest, or_zero, rate, total
 
 
@@ -40,7 +40,7 @@ def evaluation() -> list[Any]:
         ),
         lines("Held-out length", length, unit="suffix: tokens", low=0),
         shares("Distinct word n-grams", {"{{n}}": largest("headrace_eval_distinct_ratio", by="n")}),
-        lines("Versions evaluated", versions, unit="none", low=0, width=24),
+        counts("Versions evaluated", versions, width=24),
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboards"
+FOLDER = Path(__file__).parents[1] / "deploy" / "grafana" / "dashboards"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 _METRIC = re.compile(r"\b(headrace_[a-z0-9_]+|process_[a-z_]+|up|ALERTS)\{([^}]*)\}")
 _BY = re.compile(r"\bby \(([^)]*)\)")
