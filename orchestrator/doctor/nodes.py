@@ -43,9 +43,8 @@ class NodeDoctor:
             "findings": [one.as_dict() for one in examine(looks)],
             "versions": versions.mine(),
             "boot": _BOOT.read_text(),
-            "cores": os.cpu_count(),
             "gpu": gpu.facts(),
-            "sees": _leave_file(Path(question["meeting"]), question["node"]) if question["meeting"] else None,
+            "sees": bool(question["meeting"]) and _leave_file(Path(question["meeting"]), question["node"]),
             "model": os.access(question["model"], os.R_OK),
         }
 
@@ -72,12 +71,12 @@ def check_cluster(recipe: Recipe) -> Iterator[Finding]:
         there = {one["NodeID"]: addresses()[one["NodeID"]] for one in ray.nodes() if one["Alive"]}
         yield ok("ray", f"{len(there)} nodes: {' '.join(there.values())}")
         if recipe.store.in_bucket:
-            yield from _compare(_ask(recipe, there, meeting=None), recipe, there)
+            yield from _compare(_ask(recipe, there, meeting=None), recipe)
         else:
             with meeting_folder(store_folder(recipe)) as meeting:
                 (meeting / "driver").touch()
                 answers = _ask(recipe, there, meeting=meeting)
-                yield from _compare(answers, recipe, there)
+                yield from _compare(answers, recipe)
                 yield from _share(answers, meeting, recipe)
     finally:
         ray.shutdown()
@@ -126,9 +125,7 @@ def _skew(doctor: Any) -> tuple[float, float]:
     return min(tries, key=lambda one: one[1])
 
 
-def _compare(
-    answers: Mapping[str, dict[str, Any] | Finding], recipe: Recipe, there: Mapping[str, str]
-) -> Iterator[Finding]:
+def _compare(answers: Mapping[str, dict[str, Any] | Finding], recipe: Recipe) -> Iterator[Finding]:
     mine, boots = versions.mine(), set()
     for address, answer in answers.items():
         if isinstance(answer, Finding):

@@ -24,6 +24,7 @@ from orchestrator import nodes, removal
 from orchestrator import recipe as recipes
 from orchestrator.cluster import open_cluster
 from orchestrator.config import Recipe
+from orchestrator.doctor.nodes import check_cluster
 from orchestrator.errors import RunFailed
 from orchestrator.existing_ray import ExistingRay, connect, end_actors, end_leftovers
 from orchestrator.folder import RunFolder
@@ -184,6 +185,22 @@ def until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_the_doctor_looks_at_every_node_and_leaves_nothing_behind(a_life, tmp_path):
+    life = a_life()
+    before = sorted(tmp_path.rglob("*"))
+    found = list(check_cluster(life.recipe))
+    assert {one.node for one in found} == {"", "127.0.0.2", "127.0.0.3"}
+    seen = {(one.check, one.severity) for one in found}
+    assert {("ray token", "warning"), ("shared folder", "ok"), ("node versions", "ok"), ("node clock", "ok")} <= seen
+    assert [one for one in found if one.severity == "error"] == []
+    for check in ("memory", "open files", "python", "torch"):
+        assert {one.node for one in found if one.check == check} == {"127.0.0.2", "127.0.0.3"}
+    assert not ray.is_initialized()
+    assert sorted(tmp_path.rglob("*")) == before
+    (gone,) = check_cluster(a_life(ray__address="127.0.0.1:1").recipe)
+    assert (gone.severity, "cannot join that cluster" in gone.found) == ("error", True)
 
 
 def test_a_demand_that_no_node_can_meet_is_refused_at_once(a_life):
