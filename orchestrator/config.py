@@ -15,6 +15,7 @@ from orchestrator.metrics_config import MetricsConfig
 from orchestrator.ray_config import RayConfig
 from orchestrator.rules.every import violations
 from orchestrator.sections import ModelConfig, RunConfig, SuperviseConfig
+from orchestrator.sinks.config import SinksConfig
 from score_cluster.config import ScoringConfig
 from train_cluster.config import TrainingConfig
 from train_cluster.reward.config import RewardTrainingConfig
@@ -39,6 +40,7 @@ class Recipe(BaseModel):
     ray: RayConfig = RayConfig()
     supervise: SuperviseConfig = SuperviseConfig()
     metrics: MetricsConfig = MetricsConfig()
+    sinks: SinksConfig = SinksConfig()
     sft: SftConfig | None = None
     """For `headrace sft`: teaches the model before it is reinforced."""
     reward: RewardTrainingConfig | None = None
@@ -67,6 +69,7 @@ RESUMABLE_KEYS: Mapping[str, str] = {
     "evaluation": "what is measured, not what is trained",
     "ray": "where processes live does not enter the ledger",
     "supervise": "when to restart does not enter the ledger",
+    "sinks": "who is told does not enter the ledger",
     "metrics": "who watches does not enter the ledger",
     "data.passes": "where the prompts end, not their order",
     "data.unfit_prompts": "whether such a prompt is passed over or ends the run: none was asked before",

@@ -55,6 +55,7 @@ class RunFolder:
         self.report = self.path / "report.html"
         self.redis = self.path / "redis"
         self.server = self.path / "server.json"
+        self.sinks = self.path / "sinks.json"
         self.faults = self.path / "faults"
         self._reserve = self.path / "reserve"
         self._lock = self.path / "driver.lock"

@@ -10,10 +10,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import redis
 
@@ -35,6 +35,7 @@ from orchestrator.metrics_server import serving
 from orchestrator.periodic.evaluation import PeriodicEvaluation
 from orchestrator.prompts import PromptIssuer
 from orchestrator.run import Ending, Run, Signals
+from orchestrator.sinks.sinks import open_sinks
 from orchestrator.stages.session import Session
 from orchestrator.stores import LINEAGE, claim_name, open_buffer, open_ledger, open_server, open_store
 from orchestrator.topology import Topology
@@ -119,6 +120,7 @@ def _live(
         serving(recipe.metrics, folder, host=cluster.host) as targets,
         _server(recipe, folder),
         _buffer(recipe, folder, epoch) as buffer,
+        open_sinks(recipe, folder, epoch=epoch, warn=lambda line: console.say(f"warning: {line}")) as sinks,
     ):
         admission = Admission(recipe, buffer=buffer, issuer=issuer, reached=reached)
         newest = adopt_newest(store, lineage=LINEAGE, run_epoch=epoch, threads=recipe.store.fetch_threads)
@@ -136,7 +138,15 @@ def _live(
             hosts=session.take("gen", "score", "rank") if session else {},
         )
         evaluation = _evaluation(
-            recipe, folder, topology, store=store, epoch=epoch, newest=newest, console=console, reached=reached
+            recipe,
+            folder,
+            topology,
+            store=store,
+            epoch=epoch,
+            newest=newest,
+            console=console,
+            told=sinks.evaluated,
+            reached=reached,
         )
         run = Run(
             recipe,
@@ -155,6 +165,7 @@ def _live(
             vitals=vitals,
             wall=wall,
             evaluation=evaluation,
+            sinks=sinks,
             reached=reached,
         )
         return _drive(run, console)
@@ -179,6 +190,7 @@ def _evaluation(
     epoch: int,
     newest: WeightVersion | None,
     console: Console,
+    told: Callable[[Mapping[str, Any]], None],
     reached: faults.Reached,
 ) -> PeriodicEvaluation | None:
     """None: the run does not evaluate itself."""
@@ -195,6 +207,7 @@ def _evaluation(
         newest=newest,
         spawn=topology.worker,
         console=console,
+        told=told,
         reached=reached,
     )
 

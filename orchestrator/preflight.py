@@ -23,6 +23,7 @@ from orchestrator.plan import Plan, make_plan
 from orchestrator.prompts import PromptIssuer, PromptSource, open_source
 from orchestrator.recipe import RecipeError
 from orchestrator.reward_checks import function_problems, model_problems, service_problems
+from orchestrator.sinks import check as sinks
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ def _examine(recipe: Recipe) -> _Findings:
     problems.lines += _folder_problems(recipe)
     problems.lines += port_problems(recipe)
     problems.lines += _fault_problems()
+    problems.lines += sinks.problems(recipe.sinks)
     model = problems.collect(lambda: _read_policy(recipe))
     source, stops, critic = None, None, None
     if model is None:  # the rows can be checked all the same

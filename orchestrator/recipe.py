@@ -27,7 +27,7 @@ PATH_KEYS = (
     "scoring.reference.path", "scoring.rewards.*.path", "scoring.rewards.*.paths.*",
     "scoring.rewards.*.token_file", "scoring.rewards.*.ca_file", "training.algorithm.critic.path", "store.url",
     "evaluation.path", "evaluation.reference", "evaluation.judge.model",
-    "store.scratch",
+    "store.scratch", "sinks.tensorboard.folder",
     "experience.password_file", "experience.ca_file", "experience.certificate_file", "experience.key_file",
 )  # fmt: skip
 """Keys that name a file or a folder; * = every entry of a list. A value with :// in it is an address and stays as it is."""

@@ -15,6 +15,7 @@ from orchestrator.console import Console
 from orchestrator.folder import RunFolder
 from orchestrator.member import Member
 from orchestrator.periodic.evaluation import PeriodicEvaluation
+from orchestrator.sinks.sinks import NO_SINKS, Sinks
 from orchestrator.supervise import Supervisor
 from orchestrator.targets import Targets, endpoint
 from orchestrator.trainer import Trainer
@@ -27,7 +28,16 @@ INTERVAL_S = 1.0
 
 
 class Reporter:
-    def __init__(self, folder: RunFolder, recipe: Recipe, *, epoch: int, console: Console, targets: Targets) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        recipe: Recipe,
+        *,
+        epoch: int,
+        console: Console,
+        targets: Targets,
+        sinks: Sinks = NO_SINKS,
+    ) -> None:
         self._folder, self._recipe, self._epoch, self._console = folder, recipe, epoch, console
         self._started = time.time()
         self._written_before = int(folder.read_status().get("written_bytes", 0))
@@ -37,7 +47,7 @@ class Reporter:
         """What the scorers measured on samples of version 0; kept, since later ones have none."""
         self._warned: set[str] = set()
         self._status: dict[str, Any] = {"run": recipe.run.name, "epoch": epoch, "steps": recipe.run.steps}
-        self._targets = targets
+        self._targets, self._sinks = targets, sinks
         metrics.EPOCH.set(epoch)
 
     def stepped(self, report: Mapping[str, Any]) -> None:
@@ -47,6 +57,7 @@ class Reporter:
         line = {"time": _now(), "elapsed_s": elapsed_s, "epoch": self._epoch, **self._last_step}
         self._tell(lambda: self._folder.append(self._folder.metrics, json.dumps(line)))
         self._console.stepped(report, steps=self._recipe.run.steps)
+        self._sinks.step(line)
 
     def tick(
         self,
@@ -63,6 +74,7 @@ class Reporter:
             return
         self._written_at = now
         self._export(trainer, supervisor)
+        self._tell_restarts({"trainer": trainer.restarts, "workers": supervisor.restarts})
         self._hear(supervisor.members())
         members = [*trainer.ranks, *supervisor.members(), *(evaluation.members() if evaluation else ())]
         self._status |= {
@@ -97,6 +109,8 @@ class Reporter:
         self, state: str, trainer: Trainer, *, cause: str = "", evaluation: PeriodicEvaluation | None = None
     ) -> None:
         """The last word: completed, stopped or failed, with the one-line cause."""
+        self._sinks.event(f"{state}: {cause}" if cause else state)
+        self._sinks.ended(state)
         self._status |= self._progress(trainer, evaluation) | {
             "state": state,
             "cause": cause,
@@ -134,6 +148,11 @@ class Reporter:
         where = {member.name: member.status for member in members if "port" in member.status}
         config = self._recipe.metrics
         self._targets.show({name: endpoint(config, one["host"], one["port"]) for name, one in where.items()})
+
+    def _tell_restarts(self, counts: Mapping[str, int]) -> None:
+        for role, count in counts.items():
+            if count > self._status.get("restarts", {}).get(role, 0):
+                self._sinks.event(f"restarted: {role}, {count} in this life")
 
     def _export(self, trainer: Trainer, supervisor: Supervisor) -> None:
         metrics.STEP.set(trainer.reached)

@@ -28,6 +28,7 @@ from orchestrator.periodic.evaluation import PeriodicEvaluation
 from orchestrator.report import Reporter
 from orchestrator.run_report.early import keep_in_background
 from orchestrator.server_loss import LossWatch
+from orchestrator.sinks.sinks import NO_SINKS, Sinks
 from orchestrator.supervise import Kind, Supervisor
 from orchestrator.targets import Targets
 from orchestrator.topology import Topology
@@ -68,6 +69,7 @@ class Run:
         vitals: Vitals,
         wall: WallClock,
         evaluation: PeriodicEvaluation | None = None,
+        sinks: Sinks = NO_SINKS,
         reached: Reached = lambda point, step: None,
     ) -> None:
         self._recipe, self._folder, self._store, self._buffer = recipe, folder, store, buffer
@@ -82,7 +84,7 @@ class Run:
         self._stop = threading.Event()
         self._tick = threading.Event()
         self._console = console
-        self._reporter = Reporter(folder, recipe, epoch=epoch, console=console, targets=targets)
+        self._reporter = Reporter(folder, recipe, epoch=epoch, console=console, targets=targets, sinks=sinks)
         counts: dict[Kind, int] = {"gen": recipe.generation.workers, "score": recipe.scoring.workers}
         self._supervisor = Supervisor(recipe.supervise, counts=counts, spawn=topology.worker)
         self._trainer = Trainer(

@@ -49,13 +49,15 @@ class PeriodicEvaluation:
         newest: WeightVersion | None,
         spawn: Callable[[str, int, int, float], Member],
         console: Console,
+        told: Callable[[dict[str, Any]], None] = lambda line: None,
         reached: Reached = lambda point, step: None,
     ) -> None:
-        """`newest`: the version that this life begins with."""
+        """`newest`: the version that this life begins with. `told`: gets each new line."""
         assert config.interval_steps is not None
         self._config, self._interval = config, config.interval_steps
         self._folder, self._store, self._run_epoch = folder, store, run_epoch
         self._newest, self._console, self._reached = newest, console, reached
+        self._told = told
         self._final_wait_s = supervise.starting_s + config.deadline_s
         self._post = Post(supervise, deadline_s=config.deadline_s, spawn=spawn)
         self._results = Results(folder, metric=config.metric, settings=digest(config))
@@ -172,6 +174,7 @@ class PeriodicEvaluation:
         self._console.say(f"evaluation  {summary(figures)}{'  best so far' if is_best else ''}")
         log.info("version evaluated", extra={"version": str(version), "best": is_best, "wall_s": answered.seconds})
         self._show(figures)
+        self._told(figures)
         self._mind_patience()
 
     def _show(self, line: dict[str, Any]) -> None:
