@@ -21,6 +21,7 @@ import prometheus_client
 import ray
 
 from orchestrator import logs
+from orchestrator.gpu_metrics import export_gpus
 from orchestrator.imports import collector_off, resolve
 from orchestrator.malloc import keep_freed_memory
 from orchestrator.network import interface_of
@@ -52,6 +53,7 @@ class Host:
         log.info("process up", extra={"pid": os.getpid()})
         server, _ = prometheus_client.start_http_server(0, addr=spec["metrics_bind"] or self._address)
         self._port = server.server_port
+        export_gpus()
         self._meeting: dict[str, Any] = {}
         self._warming: threading.Thread | None = None
 

@@ -111,9 +111,9 @@ class Run:
             with self._wall.during("supervise"):
                 self._supervisor.tick(now)  # first: engines take longest to start
                 self._trainer.tick(now)
-            snapshot = self._losses.snapshot(committed=self._trainer.committed)
             self._mind_the_disk(now)
             with self._wall.during("admit"):
+                snapshot = self._losses.snapshot(committed=self._trainer.committed)
                 if not self._stop.is_set():
                     snapshot = self._losses.pacing(self._admit, snapshot)
                 data = self._admission.cursors(snapshot)

@@ -69,10 +69,10 @@ class Vitals:
         self._looked_at = -LOOK_S
         self._progress: tuple[int, int] | None = None
         self._oldest: Mapping[str, float] = {}
-        self._line: dict[str, Any] = self._first_line()
+        self._seen: tuple[Snapshot, TrainerState, Supervisor] | None = None
         metrics.STEPS_PLANNED.set(recipe.run.steps)
         experience_metrics.CAPACITY.set(capacity_groups(recipe))
-        self._timeline.add(self._line)
+        self._timeline.add(self._first_line())
 
     def tick(
         self,
@@ -95,15 +95,14 @@ class Vitals:
                 workers=members,
             )
         )
+        self._seen = snapshot, trainer, supervisor
         self._note_progress(trainer, snapshot)
         if now - self._looked_at < LOOK_S:
             return
         self._looked_at = now
         self._look(now, buffer)
         if self._timeline.due(self._elapsed()):
-            statuses = {rank.name: rank.status for rank in trainer.ranks} | members
-            self._line = self._whole_line(snapshot, trainer, supervisor, statuses)
-            self._timeline.add(self._line)
+            self._timeline.add(self._whole_line(snapshot, trainer, supervisor))
 
     def status(self) -> dict[str, Any]:
         """What status.json has of it."""
@@ -115,8 +114,9 @@ class Vitals:
         }
 
     def ended(self, state: str) -> None:
-        """The life's last line: as the last one was, with the time and the state of the end."""
-        self._timeline.add(self._line | self._moment(state))
+        """The life's last line: what the last turn of the loop saw, with the time and the state of the end."""
+        line = self._whole_line(*self._seen) if self._seen else self._first_line()
+        self._timeline.add(line | self._moment(state))
 
     def _note_progress(self, trainer: TrainerState, snapshot: Snapshot) -> None:
         progress = (trainer.reached, snapshot.committed)
@@ -152,14 +152,9 @@ class Vitals:
             "workers": {"driver": {"wall": self._wall.told()}},
         }
 
-    def _whole_line(
-        self,
-        snapshot: Snapshot,
-        trainer: TrainerState,
-        supervisor: Supervisor,
-        statuses: Mapping[str, Mapping[str, Any]],
-    ) -> dict[str, Any]:
+    def _whole_line(self, snapshot: Snapshot, trainer: TrainerState, supervisor: Supervisor) -> dict[str, Any]:
         own = self.status()
+        statuses = {member.name: member.status for member in (*trainer.ranks, *supervisor.members())}
         return {
             **self._moment("running" if trainer.started else "starting"),
             "step": trainer.reached,
@@ -168,7 +163,7 @@ class Vitals:
             "saved": trainer.saved,
             "issued": snapshot.next_sequence,
             "live": snapshot.live,
-            "capacity": self._line["capacity"],
+            "capacity": capacity_groups(self._recipe),
             "streams": dict(snapshot.depths),
             "oldest_s": own["oldest_s"],
             "waited_for": own["waited_for"],
