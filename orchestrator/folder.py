@@ -48,6 +48,7 @@ class RunFolder:
         self.evaluations = self.path / "evaluations.jsonl"
         self.best = self.path / "best"
         self.targets = self.path / "targets.json"
+        self.shared_targets = self.path.parent / ".targets" / f"{self.path.name}.json"
         self.diagnosis = self.path / "diagnosis.json"
         self.policy = self.path / "policy"
         self.evaluation = self.path / "evaluation.json"

@@ -16,6 +16,7 @@ LAST_PROGRESS = LateGauge(
 )
 STEP = Gauge("headrace_run_step", "Steps trained")
 STEPS_PLANNED = Gauge("headrace_run_steps_planned", "Steps that the run is to train")
+MAX_STALENESS = Gauge("headrace_run_max_staleness_steps", "Oldest that a trained token may be")
 PUBLISHED = LateGauge("headrace_run_published_version", "Number of the newest committed version of the weights")
 ISSUED = Counter(
     "headrace_run_issued_groups_total", "Groups issued, by whether the prompt was issued before", ["attempt"]

@@ -105,6 +105,7 @@ def remove(path: Path, *, leave_server: bool = False) -> None:
                 shutil.rmtree(store_folder / ".scratch")
             if store_folder.is_dir() and not any(store_folder.iterdir()):
                 store_folder.rmdir()
+        folder.shared_targets.unlink(missing_ok=True)
         folder.path.rename(doomed)
         shutil.rmtree(doomed)
 

@@ -17,10 +17,11 @@ _ANYWHERE = ("192.0.2.1", 9)
 
 
 class Targets:
-    """Those of one life: the driver at once, the others as they come and go, none in the file once it ends.
+    """Those of one life: the driver at once, the others as they come and go, none once it ends.
 
-    targets.json is replaced whole, so that Prometheus never reads half of it. Where it cannot be written the run goes
-    on, and it is tried again with the next change.
+    They stand in the run's targets.json, and beside those of all other runs of its root in `.targets/`, since a pattern
+    of Prometheus names files of one folder. Files are replaced whole, so that it never reads half of one. Where they
+    cannot be written the run goes on, and it is tried again with the next look.
     """
 
     def __init__(self, folder: RunFolder, *, driver: str) -> None:
@@ -39,6 +40,10 @@ class Targets:
         """Nothing is left to be scraped."""
         self._listed = []
         self._write(self._listed)
+        try:
+            self._folder.shared_targets.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("targets not removed", extra={"error": str(error)})
 
     def as_json(self) -> bytes:
         """For HTTP service discovery, from any thread."""
@@ -57,8 +62,11 @@ class Targets:
     def _write(self, entries: list[dict[str, Any]]) -> None:
         if entries == self._written:
             return
+        shared = self._folder.shared_targets
         try:
             self._folder.write_json(self._folder.targets, entries)
+            shared.parent.mkdir(exist_ok=True)
+            self._folder.write_json(shared, entries)
         except OSError as error:  # what people watch with ends no training
             log.warning("targets not written", extra={"error": str(error)})
         else:

@@ -71,6 +71,7 @@ class Vitals:
         self._oldest: Mapping[str, float] = {}
         self._seen: tuple[Snapshot, TrainerState, Supervisor] | None = None
         metrics.STEPS_PLANNED.set(recipe.run.steps)
+        metrics.MAX_STALENESS.set(recipe.pacing.max_staleness)
         experience_metrics.CAPACITY.set(capacity_groups(recipe))
         self._timeline.add(self._first_line())
 

@@ -11,6 +11,7 @@ import pytest
 from orchestrator_recipes import a_recipe
 from prometheus_client.parser import text_string_to_metric_families
 
+from orchestrator import metrics
 from orchestrator.folder import RunFolder
 from orchestrator.metrics_config import MetricsConfig
 from orchestrator.metrics_server import port_problems, serving
@@ -35,8 +36,11 @@ def taken():
 
 
 def listed(folder) -> dict[str, str]:
-    """worker -> address, of targets.json."""
-    return {one["labels"]["worker"]: one["targets"][0] for one in json.loads(folder.targets.read_text())}
+    """worker -> address, of targets.json; the file beside those of other runs says the same, or is gone at the end."""
+    entries = json.loads(folder.targets.read_text())
+    shared = json.loads(folder.shared_targets.read_text()) if folder.shared_targets.exists() else []
+    assert shared == entries
+    return {one["labels"]["worker"]: one["targets"][0] for one in entries}
 
 
 def driver_of(folder) -> str:
@@ -49,6 +53,7 @@ def get(address: str, path: str) -> http.client.HTTPResponse:
 
 def test_the_driver_serves_its_metrics_and_all_targets_and_nothing_else(folder, monkeypatch):
     monkeypatch.setenv("HEADRACE_CANARY", "canary-4711")
+    metrics.STEP.set(7)
     with serving(MetricsConfig(), folder, host=LOOPBACK) as targets:
         address = driver_of(folder)
         targets.show({"gen-0": "127.0.0.1:7001"})
@@ -87,6 +92,7 @@ def test_targets_follow_the_workers_and_none_are_left_at_the_end(folder):
         assert listed(folder)["gen-0"] == "127.0.0.1:7003"
         assert set(listed(folder)) == {"driver", "gen-0"}
     assert listed(folder) == {}
+    assert not folder.shared_targets.exists()
     assert json.loads(targets.as_json()) == []
 
 
