@@ -116,6 +116,6 @@ def test_lock_is_closed_but_for_what_is_left_out() -> None:
             assert Requirement(name + versions).specifier.contains(STACK[name], prereleases=True), (name, versions)
 
 
-@pytest.mark.parametrize("name", ["smollm2.lock", "trl.lock"])
+@pytest.mark.parametrize("name", ["docs.lock", "smollm2.lock", "trl.lock"])
 def test_optional_lock_pins_nothing_of_the_first(name: str) -> None:
     assert not pins(name).keys() & STACK.keys()

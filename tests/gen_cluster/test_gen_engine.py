@@ -17,7 +17,7 @@ from weightstore.blobs import FileBlobStore
 from weightstore.fetch import FetchedVersion, StoreWeightSource
 from weightstore.manifest import WeightVersion
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.xdist_group("vllm")]
 
 TOLERANCE = 1e-5
 """Nats; vLLM's kernels and transformers' differ by about 5e-7."""

@@ -7,7 +7,7 @@ from gen_cluster.engine import EngineLost
 from gen_cluster.vllm_engine import VllmEngine
 from gen_cluster.weight_engine import HeadraceWeightEngine
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.xdist_group("vllm")]
 
 
 def test_a_parameter_left_unloaded_loses_the_engine(

@@ -15,7 +15,7 @@ from gen_cluster.vllm_engine import VllmEngine
 from gen_cluster.worker import GenerationWorker
 from weightstore import publish
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.xdist_group("vllm")]
 
 G = 4
 

@@ -34,7 +34,7 @@ from orchestrator.stores import open_store
 from orchestrator.topology import Topology
 from weightstore.epochs import claim_epoch
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.alone, pytest.mark.xdist_group("ray")]
 
 NODES = Path(__file__).parents[1] / "ray_nodes.py"
 PATIENCE_S = 120.0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.xdist_group("ray")]
 
 SCRIPT = Path(__file__).with_name("session_stages.py")
 

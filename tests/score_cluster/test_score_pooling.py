@@ -12,7 +12,7 @@ import torch
 from score_cluster.pooling import VllmRewardModel
 from score_cluster.reward_model import HfRewardModel
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.xdist_group("vllm")]
 
 FIELD = "reward 'r': path"
 
