@@ -7,7 +7,7 @@ from html import escape
 
 WIDTH, HEIGHT = 340, 220
 """Of a chart, in its own units; the page scales it."""
-LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 34
+LEFT, RIGHT, TOP, BOTTOM = 50, 10, 10, 34
 """Room around the plot for ticks and labels."""
 TICKS = 5
 
@@ -70,15 +70,16 @@ def band(axes: Axes, spans: Sequence[tuple[float, float | None, float | None]], 
     return "".join(found)
 
 
-def reference(axes: Axes, y: float, text: str, *, kind: str = "limit") -> str:
-    """A level with its name at the left end, above the line, or below it where there is no room; "" outside the range."""
+def reference(axes: Axes, y: float, text: str, *, kind: str = "limit", at_right: bool = False) -> str:
+    """A level with its name at an end, above the line, or below it where there is no room; "" outside the range."""
     if not axes.y[0] <= y <= axes.y[1]:
         return ""
     (x0, at), (x1, _) = axes.at(axes.x[0], y), axes.at(axes.x[1], y)
     name_y = at - 3 if at - 3 > TOP + 8 else at + 9
+    name_x, anchor = (x1 - 4, "end") if at_right else (x0 + 4, "start")
     return (
         f'<line class="{kind}" x1="{x0:.1f}" x2="{x1:.1f}" y1="{at:.1f}" y2="{at:.1f}"/>'
-        f'<text class="{kind}" x="{x0 + 4:.1f}" y="{name_y:.1f}">{escape(text)}</text>'
+        f'<text class="{kind}" x="{name_x:.1f}" y="{name_y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
     )
 
 
@@ -160,7 +161,8 @@ def round_ticks(ends: tuple[float, float]) -> list[float]:
     if not rough > 0 or not math.isfinite(rough):
         return [low]
     power = 10.0 ** math.floor(math.log10(rough))
-    step = min((factor * power for factor in (1, 2, 2.5, 5, 10)), key=lambda step: abs(step - rough))
+    steps = [factor * power for factor in (1, 2, 2.5, 5, 10) if factor != 2.5 or power != 1]  # 2.5 of what is counted
+    step = min(steps, key=lambda step: abs(step - rough))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [k * step for k in range(first, last + 1)]
 

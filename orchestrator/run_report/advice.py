@@ -43,12 +43,7 @@ def advice(waited: Mapping[str, float], settings: Mapping[str, Any]) -> tuple[st
     if (named := bottleneck_of(waited)) is not None:
         stage, share = named
         keys = ", ".join(f"{key} = {settings[key]}" for key in _KEYS[stage] if settings.get(key) is not None)
-        busy = (
-            f"; the trainer was at work for {waited.get('training', 0.0) / _turning(waited):.0%}"
-            if stage != "training"
-            else ""
-        )
-        found.append(f"Bottleneck: {stage}, with {share:.0%} of the time in which the loop turned{busy}.")
+        found.append(_named(stage, share, waited.get("training", 0.0) / _turning(waited)))
         found.append(f"{_REMEDIES[stage]}{f' Now: {keys}.' if keys else ''}")
     total = sum(waited.values())
     if total and waited.get("start", 0.0) > START_MATTERS * total:
@@ -56,6 +51,12 @@ def advice(waited: Mapping[str, float], settings: Mapping[str, Any]) -> tuple[st
             f"Starting took {waited['start'] / total:.0%} of the time: a longer run spreads it over more steps."
         )
     return tuple(found)
+
+
+def _named(stage: str, share: float, training: float) -> str:
+    if stage == "training":
+        return f"Bottleneck: training, at work for {training:.0%} of the time in which the loop turned."
+    return f"Bottleneck: {stage}. The trainer was at work for {training:.0%} of the time in which the loop turned, and waited for {stage} {share:.0%} of it."
 
 
 def _turning(waited: Mapping[str, float]) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from orchestrator.run_report.reasons import BEYOND_NOISE, Grade
+from orchestrator.run_report.grades import BEYOND_NOISE, Grade
 
 Figures = Mapping[str, float]
 

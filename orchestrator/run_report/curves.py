@@ -54,7 +54,7 @@ def curves(runs: Sequence[RunRecord]) -> Iterator[str]:
                 yield from _win_rates(runs)
 
 
-REWARD = "Reward"
+REWARD, ALARM = "Reward", "alarm"
 
 
 def plots(runs: Sequence[RunRecord]) -> Iterator[Plot]:
@@ -153,7 +153,10 @@ def draw(plot: Plot, series: Sequence[Series], runs: Sequence[RunRecord]) -> str
         if len(thin) < len(one.points):
             marks.append(charts.band(axes, [(x, least, most) for x, _, least, most in thin], kind=f"b{one.kind[1:]}"))
         marks.append(charts.curve(axes, [(x, mean) for x, mean, _, _ in thin], kind=one.kind))
-    marks += [charts.reference(axes, at, name, kind="limit" if name == "alarm" else "aim") for at, name in levels]
+    marks += [
+        charts.reference(axes, at, name, kind="limit" if name == ALARM else "aim", at_right=name == ALARM)
+        for at, name in levels
+    ]
     marks += _lives(axes, runs)
     legend = {one.label: one.kind for one in series}
     title = plot.title if len(runs) == 1 or len(plot.values) < 2 else f"{plot.title}: {next(iter(plot.values))}"
@@ -231,7 +234,7 @@ def _lives(axes: Axes, runs: Sequence[RunRecord]) -> list[str]:
 
 
 def _kl_levels(runs: Sequence[RunRecord]) -> tuple[tuple[float, str], ...]:
-    levels = [(KL_ALARM, "alarm")]
+    levels = [(KL_ALARM, ALARM)]
     for run in runs[:1]:
         target = number(run.settings, "training.kl.target_nats")
         if target is not None and run.settings.get("training.kl.adaptive") is not False:

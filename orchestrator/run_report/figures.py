@@ -84,6 +84,8 @@ def figures_of(run: RunRecord) -> dict[str, float]:
         **_pace(run),
         **_ends(run),
     }
+    if number(run.settings, "generation.group_size") == 1:  # an answer alone is always equal to itself
+        found |= dict.fromkeys(("equal_groups_first", "equal_groups_last", "unique_first", "unique_last"))
     return {key: value for key, value in found.items() if value is not None and math.isfinite(value)}
 
 

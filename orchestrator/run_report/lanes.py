@@ -1,6 +1,6 @@
 """The timeline as a picture, a lane a worker; and the sum of it, a bar a worker."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -15,6 +15,10 @@ _LEAST = 0.004
 """Share of a slice, or of a bar, below which a phase is not drawn."""
 _NAMED = 0.05
 """Share of a bar from which on its percentage stands in it."""
+_LETTER = 6.8
+"""Width of a letter, about."""
+IDLE = ("start", "other")
+"""Phases that are neither work nor waiting."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,11 +48,18 @@ def lanes(use: TimeUse, marks: Sequence[Mark]) -> str:
 
 
 def bars(use: TimeUse) -> str:
-    """A bar of its whole time for each worker, by phase, and how much of it was work."""
-    height = len(use.wall) * (LANE + GAP) + 4
-    body: list[str] = []
-    for row, (worker, phases) in enumerate(use.wall.items()):
-        body += _bar(worker, phases, row * (LANE + GAP))
+    """Whom the loop waited for, and below it a bar of its whole time for each worker, by phase."""
+    turned = sum(use.waited.values())
+    pieces = [(palette.STAGES[stage], stage, use.waited.get(stage, 0.0)) for stage in palette.STAGES]
+    told = f"trainer at work {use.waited.get('training', 0.0) / (turned or 1.0):.0%}"
+    body = [*_bar("loop", pieces, told, top=0)] if turned else []
+    for row, (worker, phases) in enumerate(use.wall.items(), start=len(body) > 0):
+        pieces = [(palette.kind(phase), palette.word(phase), phases[phase]) for phase in palette.order(phases)]
+        work = sum(value for phase, value in phases.items() if not is_wait(phase) and phase not in IDLE)
+        total = sum(phases.values())
+        told = f"at work {work / (total or 1.0):.0%} of {duration(total)}"
+        body += _bar(worker, pieces, told, top=row * (LANE + GAP))
+    height = (len(use.wall) + bool(turned)) * (LANE + GAP) + 4
     return f'<figure class="bars"><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="Where the time went">{"".join(body)}</svg></figure>'
 
 
@@ -87,24 +98,25 @@ def _lane(use: TimeUse, worker: str, top: float) -> Iterator[str]:
     yield from (f'<path class="{kind}" d="{"".join(parts)}"/>' for kind, parts in paths.items())
 
 
-def _bar(worker: str, phases: Mapping[str, float], top: float) -> Iterator[str]:
-    total = sum(phases.values()) or 1.0
-    work = sum(value for phase, value in phases.items() if not is_wait(phase) and phase not in ("start", "other"))
-    yield f'<text class="who" x="{LEFT - 8}" y="{top + LANE / 2 + 4:.1f}" text-anchor="end">{escape(worker)}</text>'
+def _bar(worker: str, pieces: Sequence[tuple[str, str, float]], told: str, *, top: float) -> Iterator[str]:
+    """pieces: (CSS class, name, seconds)."""
+    total = sum(value for _, _, value in pieces) or 1.0
+    middle = top + LANE / 2 + 4
+    yield f'<text class="who" x="{LEFT - 8}" y="{middle:.1f}" text-anchor="end">{escape(worker)}</text>'
     left, room = float(LEFT), WIDTH - LEFT - RIGHT - 150
-    for phase in palette.order(phases):
-        share = phases[phase] / total
+    for kind, name, value in pieces:
+        share = value / total
         wide = share * room
         if share < _LEAST:
             continue
-        name = f"{palette.word(phase)} {share:.0%}"
-        yield f'<rect class="{palette.kind(phase)}" x="{left:.1f}" y="{top}" width="{wide:.1f}" height="{LANE}"><title>{escape(name)}</title></rect>'
+        title = f"{name} {share:.0%}"
+        yield f'<rect class="{kind}" x="{left:.1f}" y="{top}" width="{wide:.1f}" height="{LANE}"><title>{escape(title)}</title></rect>'
         if share >= _NAMED:
-            shade = "on-wait" if is_wait(phase) or phase in ("start", "other") else "on-work"
-            shown = name if wide > 6.2 * len(name) else f"{share:.0%}"
-            yield f'<text class="{shade}" x="{left + wide / 2:.1f}" y="{top + LANE / 2 + 4:.1f}" text-anchor="middle">{escape(shown)}</text>'
+            shade = "on-wait" if kind.startswith("ph-wait") or kind in ("ph-start", "ph-other") else "on-work"
+            shown = title if wide > _LETTER * len(title) else f"{share:.0%}"
+            yield f'<text class="{shade}" x="{left + wide / 2:.1f}" y="{middle:.1f}" text-anchor="middle">{escape(shown)}</text>'
         left += wide
-    yield f'<text class="sum" x="{WIDTH - RIGHT - 140}" y="{top + LANE / 2 + 4:.1f}">at work {work / total:.0%} of {duration(total)}</text>'
+    yield f'<text class="sum" x="{WIDTH - RIGHT - 140}" y="{middle:.1f}">{escape(told)}</text>'
 
 
 def _versions(use: TimeUse) -> Iterator[str]:

@@ -74,7 +74,7 @@ def about(run: RunRecord, figures: Mapping[str, float]) -> str:
 
 def judgement(found: Verdict) -> str:
     reasons = "".join(
-        f'<li class="{reason.grade}"><b>{escape(reason.subject)}</b><span>{escape(reason.text)}</span></li>'
+        f'<li class="{reason.grade}"><b>{escape(reason.subject)}</b><span>{escape(reason.text)} <em>{escape(reason.remedy)}</em></span></li>'
         for reason in found.reasons
     )
     return f'<div class="verdict {found.grade}"><p>{escape(found.headline)}</p><ul>{reasons}</ul></div>'
@@ -117,8 +117,8 @@ def where_time_went(run: RunRecord, use: TimeUse) -> Iterator[str]:
         return
     for line in advice(use.waited, run.settings):
         yield f"<p>{escape(line)}</p>"
+    yield lanes.bars(use)
     if use.wall:
-        yield lanes.bars(use)
         yield '<h2>Who worked when</h2><p class="soft">A lane a worker: solid is work, hatched is waiting in the colour of what it waits for. '
         yield "Ticks above are versions published; red signs are faults, amber ones restarts.</p>"
         yield lanes.lanes(use, marks_of(run, use))

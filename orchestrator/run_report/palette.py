@@ -26,6 +26,15 @@ WORK: Mapping[str, tuple[str, str]] = {
     "other": ("#c3c9d3", "other"),
 }
 """Phase -> colour and word; work is solid."""
+STAGES: Mapping[str, str] = {
+    "training": "ph-train",
+    "generation": "ph-generate",
+    "scoring": "ph-rewards",
+    "publication": "ph-publish",
+    "start": "ph-start",
+    "end": "ph-other",
+}
+"""Stage that the loop waits for -> CSS class."""
 WAITS: Mapping[str, tuple[str, str]] = {
     "wait_prompts": (_IDLE, "waits for prompts"),
     "wait_completions": (_GENERATION, "waits for completions"),

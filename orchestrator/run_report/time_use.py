@@ -5,7 +5,7 @@ Time here is *active time*: seconds of all lives put end to end, since a run may
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
-    """Between two lines of one life."""
+    """Between two lines of one life, or what one worker did before it was first heard of."""
 
     start_s: float
     end_s: float
@@ -72,9 +72,9 @@ def time_use(timeline: Sequence[Line]) -> TimeUse:
         lives.append(life)
         chosen = [{"elapsed_s": 0.0}, *lines[:-1:step], lines[-1]]
         for before, after in itertools.pairwise(chosen):
-            _add_wall(wall, before, after)
-            if (piece := _slice(before, after, begins_s)) is not None:
-                slices.append(piece)
+            growth = _growth(before, after)
+            _add(wall, growth)
+            slices += _slices(before, after, growth, begins_s)
         for stage, value in numbers(lines[-1], "waited_for").items():
             waited[stage] += value
         published += [
@@ -142,18 +142,24 @@ def _growth(before: Line, after: Line) -> dict[str, dict[str, float]]:
     return found
 
 
-def _add_wall(wall: defaultdict[str, defaultdict[str, float]], before: Line, after: Line) -> None:
-    for name, phases in _growth(before, after).items():
+def _add(wall: defaultdict[str, defaultdict[str, float]], growth: Mapping[str, Mapping[str, float]]) -> None:
+    for name, phases in growth.items():
         for phase, value in phases.items():
             wall[name][phase] += value
 
 
-def _slice(before: Line, after: Line, begins_s: float) -> Slice | None:
+def _slices(before: Line, after: Line, growth: Mapping[str, Mapping[str, float]], begins_s: float) -> Iterator[Slice]:
+    """What came between two lines; of a worker that has more to tell, since it had not been heard of, a slice of its own."""
     start, end = number(before, "elapsed_s") or 0.0, number(after, "elapsed_s") or 0.0
     if end <= start:
-        return None
+        return
     shares = {}
-    for name, phases in _growth(before, after).items():
-        whole = max(end - start, sum(phases.values()))
-        shares[name] = {phase: value / whole for phase, value in phases.items() if value > 0}
-    return Slice(start_s=begins_s + start, end_s=begins_s + end, shares=shares)
+    for name, phases in growth.items():
+        total = sum(phases.values())
+        if total > end - start and not numbers(before, "workers", name, "wall"):
+            told = {phase: value / total for phase, value in phases.items() if value > 0}
+            yield Slice(start_s=begins_s + max(0.0, end - total), end_s=begins_s + end, shares={name: told})
+        else:
+            whole = max(end - start, total)
+            shares[name] = {phase: value / whole for phase, value in phases.items() if value > 0}
+    yield Slice(start_s=begins_s + start, end_s=begins_s + end, shares=shares)

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def _content(run: "RunRecord", figures: Mapping[str, float], found: "Verdict") -
         "state": run.state,
         "verdict": found.grade,
         "headline": found.headline,
-        "reasons": [{"grade": one.grade, "subject": one.subject, "text": one.text} for one in found.reasons],
+        "reasons": [asdict(reason) for reason in found.reasons],
         "figures": dict(figures),
         "bottleneck": None if named is None else {"stage": named[0], "share": named[1]},
         "waited_for_s": dict(use.waited),
