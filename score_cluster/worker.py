@@ -70,6 +70,8 @@ class ScoringWorker:
         self._lease_s = lease_s
         self._alone_limit = alone_limit
         self._reached = reached
+        self._found = False
+        """Something, when it looked last."""
         self._wall = metrics.WALL.shows(WallClock(metrics.PHASES, began=began))
         self._keeper = LeaseKeeper(buffer, lease_s)
         self._floor = NoiseFloor(target_nats=kl_target_nats)
@@ -102,7 +104,7 @@ class ScoringWorker:
     def step(self) -> bool:
         """One pass over what can be leased; False if there was nothing."""
         self._wall.enter("other")
-        leases = self._lease("exchange") or self._lease("wait_completions", wait_s=self._config.poll_interval_s)
+        leases = self._lease()
         if not leases:
             return False
         leased_at = time.monotonic()
@@ -124,15 +126,19 @@ class ScoringWorker:
         warning = {"warning": self._floor.warning} if self._floor.warning else {}
         return {**self._status, "wall": self._wall.told(), **floor, **warning}
 
-    def _lease(self, phase: str, *, wait_s: float = 0.0) -> list[Lease]:
+    def _lease(self) -> list[Lease]:
+        """After a pass that found something without waiting, so that waiting counts as such alone."""
+        phase, wait_s = ("exchange", 0.0) if self._found else ("wait_completions", self._config.poll_interval_s)
         with self._wall.during(phase):
-            return self._buffer.lease(
+            leases = self._buffer.lease(
                 "completions",
                 worker=self._name,
                 count=self._config.groups_per_pass,
                 lease_s=self._lease_s,
                 wait_s=wait_s,
             )
+        self._found = bool(leases)
+        return leases
 
     def _may_run_alone(self, lease: Lease) -> bool:
         with self._wall.during("exchange"):

@@ -38,6 +38,8 @@ def fragile(*, prompt: str, completion: str, metadata: dict[str, Any]) -> float:
         GO_ON.wait(timeout=20)
     if metadata.get("fails") == "hangs":
         NEVER.wait()
+    if metadata.get("fails") == "dawdles":
+        NEVER.wait(0.05)
     if metadata.get("fails") == "raises":
         raise RuntimeError("the judge is out")
     return math.nan if metadata.get("fails") == "nan" else float(len(completion))

@@ -12,10 +12,10 @@ from score_cluster.worker import ScoringWorker
 
 def worker(buffer: ExperienceBuffer, policy_folder: str, *rewards: RewardConfig, **options: Any) -> ScoringWorker:
     reference = options.pop("reference", None)
-    reached = options.pop("reached", lambda point, step: None)
+    life = {key: options.pop(key) for key in ("reached", "began") if key in options}
     config = ScoringConfig(rewards=rewards, reference=reference, poll_interval_s=0.01, **options)
     scorer = ScoringWorker(
-        config, name="score-0", model_path=policy_folder, buffer=buffer, lease_s=30.0, alone_limit=2, reached=reached
+        config, name="score-0", model_path=policy_folder, buffer=buffer, lease_s=30.0, alone_limit=2, **life
     )
     scorer.setup()
     return scorer

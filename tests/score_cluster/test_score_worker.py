@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 from score_workers import arrived, exhaust, worker
 
 from experience import wire
@@ -61,6 +63,10 @@ def test_groups_arrive_with_raw_components_totals_and_hashes(
     assert not scorer.step()
     status = scorer.status()
     assert status.pop("wall").keys() == set(metrics.PHASES)
+    measures = groups[0].scores[0].measures
+    assert measures["diversity.unique"] == 1.0
+    assert measures["diversity.spread"] == pytest.approx(np.std([score.total for score in groups[0].scores]))
+    assert all(score.measures == measures for score in groups[0].scores)
     assert status == {"groups": 2, "failures": 0, "last_failure": ""}
 
 
@@ -336,3 +342,43 @@ def test_a_target_below_the_noise_floor_is_warned_of_once(caplog: pytest.LogCapt
     assert len(caplog.records) == 1
     assert metrics.KL_BELOW_NOISE._value.get() == 0
     assert metrics.KL_NOISE_FLOOR._value.get() == 2.0
+
+
+def test_phases_add_up_to_wall_time(
+    buffer: ExperienceBuffer, policy_folder: str, fragile: str, complete: Callable[..., None]
+) -> None:
+    """From before the worker was made, and between two looks; waiting, rewards and the buffer each where they belong."""
+    slow = FunctionRewardConfig(name="slow", function=fragile)
+    began = time.monotonic() - 0.25
+    scorer = worker(buffer, policy_folder, slow, began=began)
+    stop = threading.Event()
+    thread = threading.Thread(target=scorer.run, args=(stop,))
+    thread.start()
+    try:
+        until(lambda: scorer.status()["wall"]["wait_completions"] > 0.1)
+        first, first_at = scorer.status()["wall"], time.monotonic()
+        complete([{"fails": "dawdles"}] * 2, ["cba", "abc"])
+        until(lambda: scorer.status()["groups"] == 2)
+        last, last_at = exported_wall(), time.monotonic()
+    finally:
+        stop.set()
+        thread.join()
+    assert sum(first.values()) == pytest.approx(first_at - began, rel=0.05)
+    assert sum(last.values()) == pytest.approx(last_at - began, rel=0.05)
+    assert sum(last.values()) - sum(first.values()) == pytest.approx(last_at - first_at, rel=0.05)
+    assert first["start"] >= 0.25
+    assert last["rewards"] >= 0.1  # 0.05 s an answer, of a prompt one after the other
+    assert last["reference"] == 0.0
+    assert last["exchange"] > 0
+
+
+def exported_wall() -> dict[str, float]:
+    name = "headrace_score_wall_seconds_total"
+    return {phase: REGISTRY.get_sample_value(name, {"phase": phase}) or 0.0 for phase in metrics.PHASES}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
