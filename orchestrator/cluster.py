@@ -13,6 +13,7 @@ from ray._private import worker as ray_worker
 from orchestrator.config import Recipe
 from orchestrator.existing_ray import ExistingRay
 from orchestrator.folder import RunFolder
+from orchestrator.ray_token import require_token
 from orchestrator.spare_ray import spare
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ def start_ray(recipe: Recipe, *, processes: int) -> None:
     # Ray's mode for one machine, as on Windows and macOS: all its servers listen on loopback alone.
     ray_constants.ENABLE_RAY_CLUSTER = False
     spare()
+    require_token()
     ray.init(
         address="local",
         num_cpus=processes,  # actors ask for none; Ray starts so many processes at once, and before they are asked for

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator import recipe as recipes
 from orchestrator.config import Recipe
-from orchestrator.doctor import experience_server, machine, store
+from orchestrator.doctor import experience_server, machine, secrets, store
 from orchestrator.doctor.checking import Look, examine
 from orchestrator.doctor.finding import Finding, exit_code, of_line, ok, worst_first
 from orchestrator.doctor.page import show, summary
@@ -59,6 +59,7 @@ def _of_recipe(recipe: Recipe) -> dict[str, Look]:
     return {
         "recipe": lambda: _preflight(recipe),
         "redis": lambda: (experience_server.check_own if external else experience_server.check_embedded)(recipe),
+        "secrets": lambda: secrets.check_secrets(recipe),
         "store": lambda: store.check_bucket(recipe) if in_bucket else store.check_folder(store.store_folder(recipe)),
         **({} if recipe.ray.existing else {"ray": lambda: check_own(recipe)}),
     }

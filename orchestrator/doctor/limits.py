@@ -66,7 +66,8 @@ def _pids(cgroup: Path) -> float | None:
 def _raise(flag: str, hard: int, name: str, enough: int) -> str:
     if _number(hard) >= enough:
         return f"ulimit {flag} {enough} before the run"
-    return f"ulimit {flag} {_shown(hard)}, or more by /etc/security/limits.conf ({name}), LimitNOFILE= or LimitNPROC= of systemd"
+    unit = f"Limit{name.upper()}={enough}"
+    return f"let root allow {enough}: {name} in /etc/security/limits.conf, {unit} in a systemd unit, --ulimit {name}={enough} of docker"
 
 
 def _number(limit: int) -> float:

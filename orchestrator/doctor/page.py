@@ -37,7 +37,7 @@ def show(findings: Sequence[Finding], *, verbose: bool) -> None:
         rows.add_column()
         rows.add_row(Text(one.severity, _COLOURS[one.severity]), Text(head))
         for label, text in below:
-            rows.add_row("", Text(f"{label}: ", "dim") + Text(text))
+            rows.add_row("", Text.assemble((f"{label}: ", "dim"), text))
         console.print(rows)
     console.print(summary(findings, verbose=verbose), soft_wrap=True)
 

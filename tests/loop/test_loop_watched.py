@@ -12,10 +12,20 @@ Both give a `Watched`: `.run` is the run's folder, `.life` its process, `.promet
 file and pytest keeps it; a test that is run alone gets what it asks for all the same.
 """
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
+import canary
+import psutil
 import pytest
+from loop_commands import headrace
 from watched_run import STEPS, Watched, watching
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -48,9 +58,79 @@ def test_every_process_of_a_living_run_is_scraped(live: Watched) -> None:
     assert up == dict.fromkeys(("driver", "eval-0", "gen-0", "rank-0", "rank-1", "score-0"), "1")
 
 
+def test_no_secret_is_seen_while_it_lives_and_every_socket_is_on_loopback(live: Watched) -> None:
+    """Not in a command line, on a page of metrics or below the run's folder; though the processes have them all."""
+    driver = psutil.Process(live.life.process.pid)
+    processes = [driver, *driver.children(recursive=True), psutil.Process(live.life.server_pid())]
+    own = (live.run / "redis" / "password").read_text()
+    given = (Path("/proc") / str(driver.pid) / "environ").read_bytes()
+    assert len(canary.seen_in(given, "environment")) == len(canary.SECRETS), (
+        "they were given, so that they could be seen"
+    )
+    assert canary.seen_in_command_lines(processes, own) == []
+    assert canary.seen_below(live.run, own) == []
+    targets = json.loads((live.run / "targets.json").read_text())
+    (first,) = [target["targets"][0] for target in targets if target["labels"]["worker"] == "driver"]
+    for url in (*(f"http://{target['targets'][0]}/metrics" for target in targets), f"http://{first}/sd"):
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            assert canary.seen_in(answer.read() + str(answer.headers).encode(), url, own) == []
+    for name in canary.OWN:
+        assert (live.run / "redis" / name).stat().st_mode & 0o077 == 0, "for its owner alone"
+    listening = {
+        socket.laddr
+        for process in processes
+        for socket in process.net_connections(kind="inet")
+        if socket.status == psutil.CONN_LISTEN
+    }
+    assert len(listening) > len(targets), "of Ray as well"
+    outer = [at for at in listening if not ip_address(at.ip.removeprefix("::ffff:")).is_loopback]
+    assert outer == []
+    assert not {at.port for at in listening} & {8265, 8076}, "no dashboard, which would take jobs"
+
+
+def test_the_ray_of_a_run_answers_nobody_without_its_token(live: Watched) -> None:
+    words = [word for one in psutil.Process(live.life.process.pid).children(recursive=True) for word in one.cmdline()]
+    (address,) = {word.partition("=")[2] for word in words if word.startswith("--gcs-address=")}
+    ask = (
+        f"from ray._raylet import GcsClient; print(GcsClient(address='{address}').internal_kv_keys(b'', None) != None)"
+    )
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    token = {"RAY_AUTH_TOKEN": canary.SECRETS["RAY_AUTH_TOKEN"]}
+    for environment, answered in (
+        ({"RAY_AUTH_MODE": "token", **token}, True),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "another"}, False),
+        ({"RAY_AUTH_MODE": "disabled"}, False),
+    ):
+        command = [sys.executable, "-c", ask]
+        done = subprocess.run(command, env=mine | environment, capture_output=True, text=True, check=False)
+        assert (done.stdout.strip() == "True") == answered, done.stderr
+        assert "nauthenticated" in done.stderr or answered
+
+
 # After its end.
 
 
 def test_the_run_that_was_watched_ended_well(ended: Watched) -> None:
     status = ended.life.status()
     assert (status["state"], status["step"]) == ("completed", STEPS)
+
+
+def test_no_secret_is_left_behind_and_the_doctor_shows_none(ended: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In what the run wrote and said, in Ray's own logs, and in what the commands that look at it say."""
+    for name, value in canary.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    own = (ended.run / "redis" / "password").read_text()
+    assert canary.seen_below(ended.run, own) == []
+    assert canary.seen_in("".join(ended.said).encode(), "output", own) == []
+    sessions = [
+        path for path in Path(tempfile.gettempdir(), "ray").glob("session_2*") if path.stat().st_mtime > ended.started
+    ]
+    assert sessions, "Ray wrote its logs somewhere else"
+    assert [leak for session in sessions for leak in canary.seen_below(session, own)] == []
+    recipe = ended.run / "recipe.yaml"
+    for arguments in (("doctor", recipe, "-v"), ("status", ended.run, "--json")):
+        done = headrace(*arguments, cwd=ended.run.parents[1])
+        assert done.stdout, done.stderr
+        assert canary.seen_in((done.stdout + done.stderr).encode(), str(arguments), own) == []
+    (events,) = (ended.run / "tensorboard").iterdir()
+    assert events.stat().st_size > 1000, "the sink that the run names was fed"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from canary import ENVIRONMENT
 from loop_commands import Life, living
 from prometheus_server import Prometheus, running
 
@@ -28,6 +29,7 @@ CHANGES: dict[str, Any] = {
         "interval_steps": 4,
         "judge": {"function": "score_cluster.functions:character_accuracy"},
     },
+    "sinks": {"tensorboard": {}},
 }
 """To the recipe of conftest.py: answers enough that some forty steps take a minute, and evaluation beside them."""
 
@@ -40,6 +42,8 @@ class Watched:
     prometheus: Prometheus
     started: float
     """Unix seconds, before the command was given."""
+    said: list[str]
+    """What the command wrote to its output and to its errors, once it has ended."""
 
     @property
     def run(self) -> Path:
@@ -58,6 +62,7 @@ class Watched:
         """The command's own end, and then every process of it gone from the targets' answers."""
         if self.is_live():
             code, out, err = self.life.ends()
+            self.said.extend((out, err))
             assert code == 0, f"exit {code}\n{out}\n{err}"
 
     def _all_scraped(self) -> bool:
@@ -81,9 +86,9 @@ def watching(workplace: Path) -> Iterator[Watched]:
     started = time.time()
     with (
         running(_configuration(workplace, targets=run / "targets.json")) as server,
-        living("run", recipe.name, run=run, cwd=workplace) as life,
+        living("run", recipe.name, run=run, environment=ENVIRONMENT, cwd=workplace) as life,
     ):
-        yield Watched(life=life, prometheus=server, started=started)
+        yield Watched(life=life, prometheus=server, started=started, said=[])
 
 
 def _configuration(folder: Path, *, targets: Path) -> Path:

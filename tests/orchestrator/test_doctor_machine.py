@@ -333,4 +333,4 @@ def test_the_command_looks_at_this_machine_and_a_low_limit_fails_it():
     assert {"python", "torch", "cores", "memory", "localhost", "redis binary", "overcommit", "gpu"} <= checks
     shown = doctor(preexec_fn=few_files).stdout.splitlines()
     assert shown[0].startswith("error    open files: 256 of at most 256")
-    assert shown[2].startswith("         remedy: ulimit -n")
+    assert shown[2].startswith("         remedy: let root allow 65536: nofile in ")

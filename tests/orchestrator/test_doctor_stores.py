@@ -11,7 +11,7 @@ from orchestrator_recipes import a_recipe
 from own_servers import OwnServer, binary_of
 
 from orchestrator import yamlfile
-from orchestrator.doctor import command, experience_server, nodes, ray_access, store
+from orchestrator.doctor import command, experience_server, nodes, ray_access, secrets, store
 from orchestrator.doctor.finding import Finding
 from weightstore import s3_client
 from weightstore.address import parse_address
@@ -42,6 +42,14 @@ def test_a_durable_server_has_nothing_to_say_against_it(server):
     assert severities(found) == dict.fromkeys(("redis", "redis clock", "redis append-only file"), "ok")
     server.admin().config_set("maxmemory", 2**30)
     assert severities(looked_at(server))["redis memory"] == "ok"
+
+
+def test_the_documented_user_may_ask_all_that_is_asked(server, tmp_path):
+    server.allow()
+    (tmp_path / "password").write_text("PASSWORD")
+    (tmp_path / "password").chmod(0o600)
+    found = looked_at(server, experience__username="headrace", experience__password_file=str(tmp_path / "password"))
+    assert severities(found) == dict.fromkeys(("redis", "redis clock", "redis append-only file"), "ok")
 
 
 def test_what_may_lose_writes_is_said_with_the_reason_and_the_remedy(server):
@@ -117,6 +125,14 @@ class Forgetful(FileBlobStore):
         return True
 
 
+class Boastful(FileBlobStore):
+    """One that keeps the first, and tells the second that it has won."""
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        super().put_if_absent(key, data)
+        return True
+
+
 class WithoutLinks(FileBlobStore):
     def put_if_absent(self, key: str, data: bytes) -> bool:
         raise StoreError(1, "cannot write x: Operation not permitted; the filesystem must allow hard links")
@@ -126,8 +142,9 @@ def test_a_folder_is_written_read_and_left_as_it_was(tmp_path):
     assert severities(store.check_folder(tmp_path / "not" / "yet")) == {"store": "ok", "store speed": "ok"}
     assert list(tmp_path.iterdir()) == []
     (forgetful,) = store.check_folder(tmp_path, store=Forgetful(tmp_path / "a"))
+    (boastful,) = store.check_folder(tmp_path, store=Boastful(tmp_path / "c"))
     (without,) = store.check_folder(tmp_path, store=WithoutLinks(tmp_path / "b"))
-    assert (forgetful.severity, without.severity) == ("error", "error")
+    assert {one.severity for one in (forgetful, boastful, without)} == {"error"}
     assert without.remedy == "the filesystem must allow hard links"
 
 
@@ -153,6 +170,21 @@ def test_a_bucket_is_written_and_its_conditions_clock_and_versions_are_looked_at
     assert (one.severity, "ignores If-None-Match in PutObject" in one.found) == ("error", True)
     (kept,) = store._bucket_versions(s3_client.S3Client(parse_address(s3_url), connections=1, retry_s=1), "b")
     assert kept.severity == "note"
+
+
+# -- secrets ---------------------------------------------------------------------------------------------------------
+def test_secrets_in_a_recipe_and_files_that_others_may_read_are_named_and_not_shown(tmp_path):
+    (tmp_path / "token").write_text(PASSWORD)
+    for mode, severity in ((0o644, "warning"), (0o600, "ok")):
+        (tmp_path / "token").chmod(mode)
+        judge = {"name": "judge", "kind": "http", "url": "https://h/", "token_file": str(tmp_path / "token")}
+        (one,) = secrets.check_secrets(a_recipe(scoring__rewards=[judge]))
+        assert one.severity == severity
+    arguments = {"api_key": PASSWORD, "token_count": 3, "tokens": "many"}
+    reward = {"name": "a", "kind": "function", "function": "m:f", "arguments": arguments}
+    (one,) = secrets.check_secrets(a_recipe(scoring__rewards=[reward]))
+    assert one.found == "scoring.rewards.0.arguments.api_key seems to hold a secret"
+    assert list(secrets.judge({"scoring.rewards.0.token_variable": "JUDGE_TOKEN", "x.token": "y"})) == []
 
 
 # -- Ray: who may use it, and what its nodes answered ----------------------------------------------------------------
