@@ -36,6 +36,9 @@ LIGHT = (
     "orchestrator.preflight",
     "orchestrator.stages.sft_inputs",
     "orchestrator.stages.sft_preview",
+    "orchestrator.log_reader.command",
+    "orchestrator.top.command",
+    "orchestrator.trace.assemble",
     "orchestrator.cli",
 )
 

@@ -69,3 +69,16 @@ def trace(
     from orchestrator.trace import command as tracer
 
     tracer.trace(find(run), group, as_json=as_json, otlp=otlp)
+
+
+@command("top")
+def top(
+    run: RunPath,
+    once: Annotated[bool, typer.Option("--once", help="Print one frame and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One object with all figures, and end.")] = False,
+) -> None:
+    """A run as it lives: rates, queues, versions, what it learns, and who waits for whom. `q` quits."""
+    from orchestrator.commands import find
+    from orchestrator.top import command as viewer
+
+    viewer.top(find(run), once=once, as_json=as_json)
