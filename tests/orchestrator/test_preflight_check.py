@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import struct
 from collections import namedtuple
 from pathlib import Path
@@ -78,6 +79,13 @@ def test_a_good_recipe_gives_what_issues_its_prompts_and_leaves_no_trace(recipe,
     assert prompt.prompt_id.startswith("words:0:")
     assert prompt.sampling.stop_token_ids == (1,)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_port_for_metrics_that_is_taken(recipe):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        (line,) = lines_of(recipe(metrics__port=port))
+    assert_line(line, f"metrics.port = {port}", "another process listens", "0 for any free one")
 
 
 # -- the model folder
