@@ -17,7 +17,9 @@ def examine(checks: Mapping[str, Look], *, timeout_s: float = TIMEOUT_S) -> list
     """All that the checks find, in their order. What could not be looked at within `timeout_s` is a note."""
     answers: queue.SimpleQueue[tuple[str, Sequence[Finding]]] = queue.SimpleQueue()
     for name, look in checks.items():
-        thread = threading.Thread(target=lambda *one: answers.put(_found(*one)), args=(name, look), daemon=True)
+        thread = threading.Thread(
+            target=lambda *one: answers.put((one[0], found_by(*one))), args=(name, look), daemon=True
+        )
         thread.start()  # a daemon: one that hangs in the kernel must not keep the process
     found: dict[str, Sequence[Finding]] = {}
     deadline = time.monotonic() + timeout_s
@@ -31,8 +33,12 @@ def examine(checks: Mapping[str, Look], *, timeout_s: float = TIMEOUT_S) -> list
     return [one for name in checks for one in found.get(name, [note(name, late, "it could not be looked at")])]
 
 
-def _found(name: str, look: Look) -> tuple[str, Sequence[Finding]]:
+def found_by(name: str, look: Look) -> list[Finding]:
+    """What a check finds, in this thread; where it fails, what it had found until then, and why it went no further."""
+    found: list[Finding] = []
     try:
-        return name, list(look())
+        for one in look():
+            found.append(one)
     except Exception as error:  # whatever it is, it is shown, and the other checks go on
-        return name, [note(name, f"could not be looked at: {type(error).__name__}: {error}")]
+        found.append(note(name, f"could not be looked at: {type(error).__name__}: {error}"))
+    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from orchestrator import recipe as recipes
 from orchestrator.config import Recipe
 from orchestrator.doctor import experience_server, machine, secrets, store
-from orchestrator.doctor.checking import Look, examine
+from orchestrator.doctor.checking import Look, examine, found_by
 from orchestrator.doctor.finding import Finding, exit_code, of_line, ok, worst_first
 from orchestrator.doctor.page import show, summary
 from orchestrator.recipe import RecipeError
@@ -48,7 +48,9 @@ def diagnose(recipe: Recipe | None) -> list[Finding]:
     if recipe.ray.existing:
         from orchestrator.doctor.nodes import check_cluster  # Ray, which takes seconds to import
 
-        findings += check_cluster(recipe)  # in this thread: Ray is the process's, and a hung node has its own deadline
+        findings += found_by(
+            "ray", lambda: check_cluster(recipe)
+        )  # in this thread: Ray is the process's, and a hung node has its own deadline
     return findings
 
 

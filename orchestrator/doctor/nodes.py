@@ -1,6 +1,7 @@
 """The nodes of an existing Ray cluster, each looked at by a process of ours there, which lives for that one question."""
 
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator import versions
 from orchestrator.config import Recipe
-from orchestrator.doctor import gpu
+from orchestrator.doctor import gpu, reach
 from orchestrator.doctor.checking import examine
 from orchestrator.doctor.clocks import skew_finding
 from orchestrator.doctor.finding import Finding, error, ok, warning
@@ -25,11 +26,25 @@ from orchestrator.reservation import addresses
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 """The same for all that runs on one kernel."""
+_PORTS_S = 60.0
+"""For a node to try all others: far above what it takes where they answer."""
 
 
 @ray.remote(num_cpus=0, max_restarts=0)
 class NodeDoctor:
     """One question a call; answers are numbers, strings and mappings of them."""
+
+    def __init__(self) -> None:
+        self._open: socket.socket | None = None
+
+    def open_port(self) -> int:
+        """A port of this node's address that others may try until this process ends."""
+        self._open = reach.listening(ray.util.get_node_ip_address())
+        return int(self._open.getsockname()[1])
+
+    def try_ports(self, targets: Mapping[str, int]) -> list[str]:
+        """See reach.unreached."""
+        return reach.unreached(targets)
 
     def clock(self) -> float:
         """Unix seconds."""
@@ -109,9 +124,26 @@ def _ask(recipe: Recipe, there: Mapping[str, str], *, meeting: Path | None) -> d
                 "no process of a run would come up there either",
                 "install the same packages there, and see that the node is not overloaded, or take it out of the cluster",
             )
+    _reach_one_another(
+        {address: doctors[address] for address, one in answers.items() if isinstance(one, dict)}, answers
+    )
     for doctor in doctors.values():
         ray.kill(doctor)
     return answers
+
+
+def _reach_one_another(doctors: Mapping[str, Any], answers: dict[str, dict[str, Any] | Finding]) -> None:
+    """Add to each answer the nodes that this one does not reach."""
+    opened = {address: doctor.open_port.remote() for address, doctor in doctors.items()}
+    ports = {address: int(ray.get(call, timeout=_PORTS_S)) for address, call in opened.items()}
+    tried = {
+        address: doctor.try_ports.remote({other: port for other, port in ports.items() if other != address})
+        for address, doctor in doctors.items()
+    }
+    for address, call in tried.items():
+        answer = answers[address]
+        assert isinstance(answer, dict)
+        answer["unreached"] = ray.get(call, timeout=_PORTS_S)
 
 
 def _skew(doctor: Any) -> tuple[float, float]:
@@ -141,6 +173,7 @@ def _compare(answers: Mapping[str, dict[str, Any] | Finding], recipe: Recipe) ->
             remedy = "put it at the same path on every node, or on a shared filesystem"
             yield _at(error("node model", found, "engines, scorers and ranks load it where they are", remedy), address)
     yield from _alike(answers)
+    yield from _connected(answers)
     if len(boots) > 1 and not recipe.experience.external:
         yield error(
             "redis",
@@ -172,6 +205,19 @@ def _alike(answers: Mapping[str, dict[str, Any] | Finding]) -> Iterator[Finding]
         yield warning("node gpus", found, why, "keep the nodes of a role alike: custom resources in ray.resources")
     elif kinds:
         yield ok("node gpus", f"alike on {sum(map(len, kinds.values()))} nodes: {next(iter(kinds))}")
+
+
+def _connected(answers: Mapping[str, dict[str, Any] | Finding]) -> Iterator[Finding]:
+    apart = {address: answer["unreached"] for address, answer in answers.items() if isinstance(answer, dict)}
+    if found := reach.shown(apart):
+        yield error(
+            "node ports",
+            found,
+            "ranks meet at a free port of one of their nodes, and exchange gradients at others",
+            "let the firewall (security group, network policy) pass all ports between the nodes of the cluster",
+        )
+    elif len(apart) > 1:
+        yield ok("node ports", f"all {len(apart)} nodes reach one another at ports of their choice")
 
 
 def _share(answers: Mapping[str, dict[str, Any] | Finding], meeting: Path, recipe: Recipe) -> Iterator[Finding]:

@@ -193,7 +193,13 @@ def test_the_doctor_looks_at_every_node_and_leaves_nothing_behind(a_life, tmp_pa
     found = list(check_cluster(life.recipe))
     assert {one.node for one in found} == {"", "127.0.0.2", "127.0.0.3"}
     seen = {(one.check, one.severity) for one in found}
-    assert {("ray token", "warning"), ("shared folder", "ok"), ("node versions", "ok"), ("node clock", "ok")} <= seen
+    assert {
+        ("ray token", "warning"),
+        ("shared folder", "ok"),
+        ("node versions", "ok"),
+        ("node clock", "ok"),
+        ("node ports", "ok"),
+    } <= seen
     assert [one for one in found if one.severity == "error"] == []
     for check in ("memory", "open files", "python", "torch"):
         assert {one.node for one in found if one.check == check} == {"127.0.0.2", "127.0.0.3"}

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,7 +52,8 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 def test_a_check_that_fails_or_hangs_costs_its_own_finding_alone():
     never = threading.Event()
 
-    def fails() -> list[Finding]:
+    def fails() -> Iterator[Finding]:
+        yield ok("fails", "so far")
         raise OSError(5, "input/output error")
 
     def hangs() -> list[Finding]:
@@ -61,9 +62,14 @@ def test_a_check_that_fails_or_hangs_costs_its_own_finding_alone():
 
     found = examine({"fails": fails, "hangs": hangs, "works": lambda: [ok("works", "yes")]}, timeout_s=0.5)
     never.set()
-    assert [(one.check, one.severity) for one in found] == [("fails", "note"), ("hangs", "note"), ("works", "ok")]
-    assert "OSError: [Errno 5] input/output error" in found[0].found
-    assert found[1].found == "no answer within 0.5 s"
+    assert [(one.check, one.severity) for one in found] == [
+        ("fails", "ok"),
+        ("fails", "note"),
+        ("hangs", "note"),
+        ("works", "ok"),
+    ]
+    assert "OSError: [Errno 5] input/output error" in found[1].found
+    assert found[2].found == "no answer within 0.5 s"
 
 
 @pytest.mark.parametrize(

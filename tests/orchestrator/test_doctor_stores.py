@@ -11,7 +11,7 @@ from orchestrator_recipes import a_recipe
 from own_servers import OwnServer, binary_of
 
 from orchestrator import yamlfile
-from orchestrator.doctor import command, experience_server, nodes, ray_access, secrets, store
+from orchestrator.doctor import command, experience_server, nodes, ray_access, reach, secrets, store
 from orchestrator.doctor.finding import Finding
 from weightstore import s3_client
 from weightstore.address import parse_address
@@ -204,6 +204,7 @@ def answer(**changes: Any) -> dict[str, Any]:
         "sees": True,
         "model": True,
         "skew": (0.0, 0.001),
+        "unreached": [],
         **changes,
     }
 
@@ -215,6 +216,7 @@ def test_nodes_that_differ_in_packages_clock_model_gpus_or_folder_are_named(tmp_
         skew=(9.0, 0.01),
         model=False,
         boot="two",
+        unreached=["10.0.0.1"],
         gpu={"driver": "580", "cuda": "13.0", "gpus": {"A100": 8}},
     )
     there = {"10.0.0.1": answer(), "10.0.0.2": other}
@@ -226,6 +228,7 @@ def test_nodes_that_differ_in_packages_clock_model_gpus_or_folder_are_named(tmp_
         ("node clock", "warning", "10.0.0.2"),
         ("node model", "error", "10.0.0.2"),
         ("node gpus", "warning", ""),
+        ("node ports", "error", ""),
         ("redis", "error", ""),
         ("shared folder", "error", ""),
     }
@@ -233,6 +236,15 @@ def test_nodes_that_differ_in_packages_clock_model_gpus_or_folder_are_named(tmp_
     alike = {"10.0.0.1": answer(), "10.0.0.2": answer()}
     found = [*nodes._compare(alike, recipe), *nodes._share(alike, tmp_path, recipe)]
     assert {one.severity for one in found} == {"ok"}
+
+
+def test_ports_are_tried_and_a_node_that_takes_no_connection_is_named():
+    with reach.listening("127.0.0.1") as open_one:
+        port = open_one.getsockname()[1]
+        assert reach.unreached({"127.0.0.1": port}) == []
+    targets = {f"127.0.0.{index}": port for index in range(1, 9)}
+    assert len(reach.unreached(targets)) == reach.ENOUGH, "the rest would only take time"
+    assert reach.shown({"a": ["b"], "b": []}) == "a does not reach b"
 
 
 # -- the command, with a recipe --------------------------------------------------------------------------------------
