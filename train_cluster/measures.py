@@ -55,6 +55,14 @@ def newest_alone(batch: TrainBatch) -> tuple[int, list[bool]]:
     return newest, [len(versions) > 0 and bool((versions == newest).all()) for versions in batch.versions]
 
 
+def effective_share(total: float, squared: float, *, count: int) -> float:
+    """Kish's effective sample size as a share, (sum w)^2 / (n sum w^2); 0 where all weights have vanished (a policy that
+    gives its samples no chance any more), 1 where there is none."""
+    if count == 0:
+        return 1.0
+    return total**2 / (count * squared) if squared > 0 else 0.0
+
+
 def explained_variance(*, error_std: float, return_std: float) -> float:
     """1 − Var(return − value) / Var(return); 0 where the returns do not vary."""
     return 1.0 - (error_std / return_std) ** 2 if return_std > 0 else 0.0
@@ -100,7 +108,7 @@ def make_report(
         clip_fraction=updates["clipped"] / max(1.0, updates["tokens"]),
         correction_capped=observed["capped"] / tokens,
         correction_mean=observed["weight"] / tokens,
-        correction_ess=observed["weight"] ** 2 / (tokens * observed["weight_squared"]) if observed["tokens"] else 1.0,
+        correction_ess=effective_share(observed["weight"], observed["weight_squared"], count=int(observed["tokens"])),
         grad_norm=updates["norm"] / count,
         grad_clipped_ratio=updates["long"] / count,
         learning_rate=learning_rate,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from train_cluster.advantages import generalised, mean_and_std, token_rewards, whitened
 from train_cluster.config import GrpoConfig, KlConfig, PpoConfig, TrainingConfig
 from train_cluster.losses import clipped_value_loss
-from train_cluster.measures import explained_variance
+from train_cluster.measures import effective_share, explained_variance
 
 
 def close(actual: torch.Tensor, expected: list[float]) -> None:
@@ -92,6 +92,21 @@ def test_value_loss_by_hand_and_where_its_gradient_is_zero() -> None:
     plain, held = clipped_value_loss(values, old, returns, clip=None)
     close(plain.detach(), [2.0, 1.125, 3.125, 1.125, 2.205])
     assert not held.any()
+
+
+@pytest.mark.parametrize(
+    ("weights", "share"),
+    [
+        ([1.0, 1.0, 1.0, 1.0], 1.0),
+        ([2.0, 0.0, 0.0, 0.0], 0.25),  # 2^2 / (4 * 2^2)
+        ([3.0, 1.0], 0.8),  # 4^2 / (2 * 10)
+        ([0.0, 0.0], 0.0),  # after a step that was far too large: measured, and no reason to end
+        ([], 1.0),
+    ],
+)
+def test_effective_share_of_weights(weights: list[float], share: float) -> None:
+    total, squared = sum(weights), sum(weight**2 for weight in weights)
+    assert effective_share(total, squared, count=len(weights)) == pytest.approx(share)
 
 
 def test_explained_variance() -> None:
