@@ -77,6 +77,12 @@ def plots(runs: Sequence[RunRecord]) -> Iterator[Plot]:
     yield Plot(title="Length of answers", unit="tokens", values={"length": _at("response_length_mean")}, floor=0)
     yield Plot(title="Cut off at max_tokens", unit="share of answers", values={"truncated": _at("truncated")}, floor=0)
     yield Plot(
+        title="Length against reward",
+        unit="correlation in a batch",
+        values={"correlation": _at("length_reward_correlation")},
+        levels=((0.0, "none"),),
+    )
+    yield Plot(
         title="Variety of a prompt's answers",
         unit="share",
         values={

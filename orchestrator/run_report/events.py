@@ -1,8 +1,9 @@
 """What befell a run, from the logs of its processes: only what our own code has said, in plain words."""
 
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +19,10 @@ LOG_BYTES = 16 * 1024**2
 SHOWN_CHARACTERS = 240
 """Of what an event says of itself."""
 
+BEGINS, ENDS = "a life begins", "the life ends"
 _KINDS: Mapping[str, tuple[Kind, str]] = {
-    "life begins": ("life", "a life begins"),
-    "life ends": ("life", "the life ends"),
+    "life begins": ("life", BEGINS),
+    "life ends": ("life", ENDS),
     "stop requested": ("life", "a stop was asked for"),
     "worker restarts": ("restart", "restarted"),
     "all ranks restart": ("restart", "all ranks restarted from the newest checkpoint"),
@@ -66,6 +68,17 @@ class Event:
     """Of the last of them."""
 
 
+_DEATH = Event(
+    time_s=0.0,
+    last_s=0.0,
+    count=1,
+    kind="fault",
+    worker="driver",
+    what="the driver was killed",
+    detail="it said no last word",
+)
+
+
 def read_events(folder: Path) -> list[Event]:
     """By time. Of many alike there is one: a server that is away is asked a hundred times."""
     found: dict[tuple[str, str], Event] = {}
@@ -78,6 +91,22 @@ def read_events(folder: Path) -> list[Event]:
             before = found.get(key)
             found[key] = event if before is None else _joined(before, event)
     return sorted(found.values(), key=lambda event: event.time_s)
+
+
+def deaths(events: Sequence[Event], *, last_signs: Sequence[float], dead: bool) -> list[Event]:
+    """What a killed driver could not say: a life that begins without the one before having ended, or, if the run is `dead`,
+    the last one. Each at its last sign, of these Unix seconds."""
+    found, begun = [], None
+    ends = [*(event for event in events if event.kind == "life"), None]
+    for event in ends:
+        over = event is None and dead
+        if begun is not None and (over or (event is not None and event.what == BEGINS)):
+            limit = event.time_s if event is not None else math.inf
+            at = max((sign for sign in last_signs if begun <= sign < limit), default=begun)
+            found.append(replace(_DEATH, time_s=at, last_s=at))
+        if event is not None and event.what in (BEGINS, ENDS):
+            begun = event.time_s if event.what == BEGINS else None
+    return found
 
 
 def clean(text: str) -> str:

@@ -26,6 +26,7 @@ _FIRST_AND_LAST: Mapping[str, tuple[str, ...]] = {
     "reward": ("reward_mean",),
     "kl": ("kl_per_response",),
     "length": ("response_length_mean",),
+    "length_reward": ("length_reward_correlation",),
     "truncated": ("truncated",),
     "entropy": ("entropy",),
     "staleness": ("staleness_mean",),
@@ -41,8 +42,8 @@ _FIRST_AND_LAST: Mapping[str, tuple[str, ...]] = {
 KEYS: Mapping[str, str] = {
     "steps": "trained",
     "steps_planned": "that the recipe asks for",
-    "X_first, X_last": "X over the first and the last steps; X = reward, kl (nats a response), length (tokens), truncated (share), "
-    "entropy (nats a token), staleness (steps), explained_variance (critic), effective_samples, capped (share), grad_norm, "
+    "X_first, X_last": "X over the first and the last steps; X = reward, kl (nats a response), length (tokens), length_reward (correlation within a batch), "
+    "truncated (share), entropy (nats a token), staleness (steps), explained_variance (critic), effective_samples, capped (share), grad_norm, "
     "unique, distinct_4, equal_groups (shares)",
     "reward_rise": "reward_last less reward_first",
     "reward_noise": "standard error of that difference, from how much neighbouring steps differ",

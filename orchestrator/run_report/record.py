@@ -11,8 +11,8 @@ from orchestrator import recipe as recipes
 from orchestrator.config import Recipe, flatten
 from orchestrator.folder import LIVING, RunFolder, state_of
 from orchestrator.run_report import samples
-from orchestrator.run_report.events import Event, clean, read_events
-from orchestrator.run_report.reading import Lines, number, read_lines
+from orchestrator.run_report.events import BEGINS, Event, clean, deaths, read_events
+from orchestrator.run_report.reading import Lines, number, read_lines, seconds
 from orchestrator.run_report.samples import Sample, Settled
 
 METRICS_BYTES = 16 * 1024**2
@@ -72,16 +72,19 @@ def read_run(folder: RunFolder) -> RunRecord:
     recipe = _attempt(lambda: recipes.load_dumped(folder.recipe), None, problems)
     early, late, settled = _ledger(recipe, folder, problems)
     rows = [row for row in metrics.rows if number(row, "step") is not None]
-    events = _attempt(lambda: read_events(folder.logs), [], problems)
+    state = _attempt(lambda: _state(folder, status), "unknown", problems)
+    signs = [at for row in timeline.rows if (at := seconds(row)) is not None]
+    said = _attempt(lambda: read_events(folder.logs), [], problems)
+    events = sorted([*said, *deaths(said, last_signs=signs, dead=state == "dead")], key=lambda event: event.time_s)
     return RunRecord(
         name=folder.run_id,
         folder=folder.path,
-        state=_attempt(lambda: _state(folder, status), "unknown", problems),
+        state=state,
         cause=clean(str(status.get("cause", ""))),
         planned=int(number(status, "steps") or (recipe.run.steps if recipe else 0)),
         steps=tuple(_by_step(rows)),
         lives=tuple(_lives(rows)),
-        began=tuple(event.time_s for event in events if event.what == "a life begins"),
+        began=tuple(event.time_s for event in events if event.what == BEGINS),
         timeline=timeline.rows,
         evaluations=tuple(_by_step([row for row in evaluations.rows if number(row, "step") is not None])),
         judgement=_attempt(lambda: _json(folder.evaluation), {}, problems),

@@ -12,6 +12,8 @@ KL_JUMP = 5.0
 """Nats from one step to the next."""
 LONGER, SHORTER = 1.5, 0.5
 """Length at the end over that at the beginning, beyond which it needs a reason; the evaluation's gates have the same."""
+GROWING, REWARDED = 1.2, 0.2
+"""Length at the end over that at the beginning, and its correlation with the reward, that are too much together."""
 FEW_DISTINCT, FEW_UNIQUE = 0.6, 0.5
 """Distinct 4-grams over a prompt's answers, and unique answers of a group, below which a policy repeats itself."""
 COLLAPSED = 0.3
@@ -158,7 +160,14 @@ def length(figures: Figures) -> Reasons:
     if grown is None:
         return
     span = f"from {figures['length_first']:.0f} to {figures['length_last']:.0f} tokens"
-    if grown > LONGER:
+    correlation = figures.get("length_reward_last", 0.0)
+    if GROWING < grown <= LONGER and correlation > REWARDED:
+        yield doubtful(
+            "length",
+            f"Answers grew {span}, and longer ones earn more (correlation {correlation:.2f}).",
+            "A length penalty among scoring.rewards holds them.",
+        )
+    elif grown > LONGER:
         yield doubtful(
             "length",
             f"Answers grew {span}; a reward that likes length is easily hacked.",
@@ -185,10 +194,10 @@ def diversity(figures: Figures) -> Reasons:
             "diversity", f"Variety held: {last:.0%} distinct 4-grams over a prompt's answers, {first:.0%} at first."
         )
     if figures.get("equal_groups_last", 0.0) > ALIKE:
-        yield doubtful(
+        share = figures["equal_groups_last"]
+        yield note(
             "diversity",
-            f"In {figures['equal_groups_last']:.0%} of the groups all answers have the same reward: these prompts have little left to teach.",
-            "Take harder prompts.",
+            f"In {share:.0%} of the groups all answers have the same reward: these prompts have little left to teach.",
         )
     left = ratio(figures, "entropy")
     if left is not None and left < ENTROPY_LEFT:

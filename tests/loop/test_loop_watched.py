@@ -134,3 +134,16 @@ def test_no_secret_is_left_behind_and_the_doctor_shows_none(ended: Watched, monk
         assert canary.seen_in((done.stdout + done.stderr).encode(), str(arguments), own) == []
     (events,) = (ended.run / "tensorboard").iterdir()
     assert events.stat().st_size > 1000, "the sink that the run names was fed"
+
+
+def test_the_run_has_left_a_report_of_itself(ended: Watched) -> None:
+    page = (ended.run / "report.html").read_text(encoding="utf-8")
+    assert f"{STEPS} of {STEPS} steps" in page
+    assert '<div class="verdict ' in page
+    assert "<script" not in page
+    assert "Bottleneck: " in page
+    for worker in ("loop", "driver", "gen-0", "score-0", "rank-0", "rank-1"):
+        assert f">{worker}</text>" in page  # a bar, and a lane
+    for told in ("Who worked when", "Win rate on held-out prompts", "Answers in training, early and late", ">step 1<"):
+        assert told in page
+    assert "Not all of this run could be read" not in page

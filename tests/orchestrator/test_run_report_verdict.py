@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from report_runs import a_healthy_run, a_reported_run, a_step, commit, said
+from report_runs import BEGAN, a_healthy_run, a_line, a_reported_run, a_step, commit, said
 
 from orchestrator.folder import RunFolder
 from orchestrator.run_report.comparison import compare, differing, same
@@ -77,7 +77,7 @@ EVEN = {"win_rate": 0.5, "win_rate_low": 0.45, "win_rate_high": 0.55}
         ({"distinct_3_ratio": 0.5}, "doubtful", "diversity"),
         ({"distinct_3_ratio": 0.09, **WON}, "bad", "diversity"),  # whoever likes it
         ({"unique_first": 1.0, "unique_last": 0.4}, "doubtful", "diversity"),
-        ({"equal_groups_last": 0.6}, "doubtful", "diversity"),
+        ({"length_last": 125.0, "length_reward_last": 0.3}, "doubtful", "length"),
         ({"truncated_last": 0.3}, "doubtful", "truncation"),
         ({"logprob_gap": 0.2}, "bad", "log-prob gap"),
         ({"effective_samples_last": 0.3, "staleness_last": 4.0}, "doubtful", "staleness"),
@@ -104,6 +104,8 @@ def test_each_thing_that_is_wrong_is_named_with_its_gravity(
         {"entropy_first": 1.0, "entropy_last": 0.05},
         {"distinct_4_first": 0.5, "distinct_4_last": 0.5},  # how the task is
         {"kl_last": 1.0},
+        {"equal_groups_last": 0.6},
+        {"length_last": 125.0, "length_reward_last": 0.1},
         WON,
     ],
 )
@@ -213,6 +215,21 @@ def test_restarts_are_counted_from_the_log(tmp_path: Any) -> None:
     ]
     figures = figures_by(a_healthy_run(tmp_path, logs=logs))
     assert (figures["worker_restarts"], figures["trainer_restarts"]) == (2, 1)
+
+
+def test_a_driver_that_was_killed_is_missed_by_the_next_life(tmp_path: Any) -> None:
+    """Three lives: the first was killed after its last line at 60 s, the second ended, the third is gone."""
+    logs = [
+        said("life begins", 0, level="info", logger="orchestrator.life", epoch=1),
+        said("life begins", 100, level="info", logger="orchestrator.life", epoch=3),
+        said("life ends", 150, level="info", logger="orchestrator.life", state="stopped"),
+        said("life begins", 200, level="info", logger="orchestrator.life", epoch=5),
+    ]
+    run = read_run(a_reported_run(tmp_path, logs=logs, timeline=[a_line(40.0), a_line(60.0)], state="running"))
+    killed = [event.time_s - BEGAN for event in run.events if event.what == "the driver was killed"]
+    assert killed == pytest.approx([60, 200])
+    assert run.state == "dead"
+    assert figures_of(run)["lives"] == 3
 
 
 # -- two runs ------------------------------------------------------------------------------------------------------------
