@@ -20,6 +20,7 @@ class Query:
     dashboard: str
     panel: str
     expression: str
+    instant: bool
 
     def metrics(self) -> dict[str, set[str]]:
         """Name → labels that are matched."""
@@ -51,7 +52,7 @@ def panels(name: str) -> Iterator[dict[str, Any]]:
 
 def queries() -> list[Query]:
     return [
-        Query(dashboard=name, panel=panel["title"], expression=target["expr"])
+        Query(dashboard=name, panel=panel["title"], expression=target["expr"], instant=bool(target.get("instant")))
         for name in NAMES
         for panel in panels(name)
         for target in panel["targets"]

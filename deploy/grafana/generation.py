@@ -8,7 +8,7 @@ from deploy.grafana import look
 from deploy.grafana.gpus import gpus
 from deploy.grafana.layout import Section, page
 from deploy.grafana.panels import bars, counts, lines, shares, stat
-from deploy.grafana.promql import busy, largest, mean, or_zero, quantile, rate, share, smallest, total
+from deploy.grafana.promql import busy, largest, mean, or_zero, quantile, rate, share, smallest, steady, total, useful
 
 TOKENS = "headrace_gen_tokens_total"
 FIRST, EACH = "headrace_gen_time_to_first_token_seconds", "headrace_gen_time_per_output_token_seconds"
@@ -27,13 +27,13 @@ def generation() -> Dashboard:
 
 
 def _glance() -> list[Any]:
-    each = f"1 / {mean(EACH)}"
+    each = f"1 / ({mean(EACH)})"
     overdue = f"{or_zero(rate('headrace_gen_groups_total', result='overdue'))} / {rate('headrace_gen_groups_total')}"
     first, reading = quantile(0.99, FIRST), "headrace_gen_kv_cache_ratio"
     return [
         stat("Tokens/s", rate(TOKENS), unit="si:tok/s"),
         stat("Busy", busy("headrace_gen_wall_seconds_total"), unit="percentunit", decimals=0),
-        stat("Running", total("headrace_gen_running"), unit="none", decimals=0),
+        stat("Running", f"sum ({steady('headrace_gen_running')})", unit="none", decimals=0),
         stat("First token", first, unit="s", limits=look.FIRST_TOKEN),
         stat("Token speed", each, unit="si:tok/s", limits=look.FAST_ENOUGH, below=look.RED),
         stat("Out of time", overdue, unit="percentunit", decimals=1, limits=look.GIVEN_UP),
@@ -46,19 +46,19 @@ def _throughput() -> list[Any]:
     tokens = {"{{worker}}": rate(TOKENS, by="worker")}
     phases = {"{{phase}}": share("headrace_gen_wall_seconds_total", "phase")}
     requests = {
-        "running": total("headrace_gen_running"),
+        "running": f"sum ({steady('headrace_gen_running')})",
         "room": total("headrace_gen_max_sequences"),
         "groups leased, not started": total("headrace_gen_waiting"),
     }
-    cache = {"{{worker}}": largest("headrace_gen_kv_cache_ratio", by="worker")}
-    useful = f"{rate('headrace_gen_work_cpu_seconds_total', by='worker')} / {_cpu()}"
+    cache = {"{{worker}}": f"max by (worker) ({steady('headrace_gen_kv_cache_ratio')})"}
     step = _quantiles("headrace_gen_step_seconds")
+    cpu = {"{{worker}}": useful("headrace_gen_work_cpu_seconds_total", role="gen")}
     return [
         lines("Tokens by worker", tokens, unit="si:tok/s", low=0),
-        shares("Where the workers' time goes", phases, stacked=True, width=16),
+        shares("Where the workers' time goes", phases, stacked=True, colours=look.PHASES, width=16),
         counts("Requests", requests),
         lines("KV cache in use", cache, unit="percentunit", low=0),
-        shares("Processor time in engine steps", {"{{worker}}": useful}),
+        shares("Processor time in engine steps", cpu),
         lines("One engine step", step, unit="s", low=0, width=12),
         lines(
             "Preemptions",
@@ -68,10 +68,6 @@ def _throughput() -> list[Any]:
             width=12,
         ),
     ]
-
-
-def _cpu() -> str:
-    return rate("process_cpu_seconds_total", by="worker", role="gen")
 
 
 def _quantiles(histogram: str) -> dict[str, str]:

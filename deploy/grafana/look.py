@@ -16,6 +16,24 @@ STAGES = {
     "end": "#c8ced8",
 }
 """A stage, and the role that does it, has its colour everywhere."""
+PHASES = {
+    "generate": BLUE,
+    "load_weights": AMBER,
+    "rewards": VIOLET,
+    "reference": "#a48fd0",
+    "train": GREEN,
+    "publish": AMBER,
+    "checkpoint": "#b4236b",
+    "exchange": "#0e7490",
+    "other": "#667085",
+    "start": "#98a2b3",
+    "wait_prompts": "#e4e7ec",
+    "wait_completions": "#e4e7ec",
+    "wait_batch": "#e4e7ec",
+    "wait_version": "#d0d5dd",
+    "wait_weights": "#f0e6d8",
+}
+"""Of all processes: work in colour, waiting pale."""
 ROLES = {name: STAGES[name] for name in ("generation", "scoring", "training")}
 HELD_OUT = {"training": GREEN, "held out": BLUE}
 """What is measured on the prompts of training, and by the evaluation during the run."""

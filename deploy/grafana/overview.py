@@ -7,7 +7,20 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from deploy.grafana import look
 from deploy.grafana.layout import Section, page
 from deploy.grafana.panels import counts, lines, listing, shares, should_be_none, stat, states
-from deploy.grafana.promql import WHOLE, WINDOW, average, busy, largest, of, or_zero, rate, share, smallest, total
+from deploy.grafana.promql import (
+    WHOLE,
+    WINDOW,
+    average,
+    busy,
+    largest,
+    of,
+    or_zero,
+    rate,
+    share,
+    smallest,
+    steady,
+    total,
+)
 
 WAITED = "headrace_run_waited_for_seconds_total"
 SILENT: look.Limits = ((120.0, look.AMBER), (600.0, look.RED))
@@ -130,7 +143,9 @@ def _time() -> list[Any]:
         "scoring": rate("headrace_score_tokens_total"),
         "training": rate("headrace_train_tokens_total"),
     }
-    depth = {name: largest("headrace_experience_depth_groups", stream=stream) for name, stream in WAITING.items()}
+    depth = {
+        name: f"max ({steady('headrace_experience_depth_groups', stream=stream)})" for name, stream in WAITING.items()
+    }
     oldest = {name: largest("headrace_experience_oldest_seconds", stream=stream) for name, stream in WAITING.items()}
     step = {"mean": f"1 / (max (deriv({of('headrace_run_step')}[{WINDOW}])) > 0)"}
     return [

@@ -2,14 +2,25 @@
 
 WINDOW = "$__rate_interval"
 """Four scrapes or one step of the picture, whichever is longer: below that a rate has gaps."""
+LONG = "5m"
+"""For what comes in lumps, such as processor time that is counted once a step."""
 WHOLE = "$__range"
 """All that the dashboard shows."""
 
 
 def of(metric: str, **labels: str) -> str:
-    """A metric of the run; a label's value that begins with `~` or `!~` is a pattern, with `!` an exclusion."""
-    found = ['run="$run"', *(_matcher(name, value) for name, value in labels.items())]
+    """A metric of the run; a label's value that begins with `~` or `!~` is a pattern, with `!` an exclusion.
+
+    Of the engines' figures those of the generation workers alone: the evaluation during the run has an engine too.
+    """
+    own = {"role": "gen"} if metric.startswith("headrace_gen_") else {}
+    found = ['run="$run"', *(_matcher(name, value) for name, value in (own | labels).items())]
     return f"{metric}{{{', '.join(found)}}}"
+
+
+def steady(metric: str, **labels: str) -> str:
+    """A gauge that jumps from scrape to scrape, as its mean over a window."""
+    return f"avg_over_time({of(metric, **labels)}[{WINDOW}])"
 
 
 def rate(metric: str, *, by: str = "", window: str = WINDOW, **labels: str) -> str:
@@ -26,7 +37,8 @@ def smallest(metric: str, *, by: str = "", **labels: str) -> str:
 
 
 def average(metric: str, *, by: str = "", **labels: str) -> str:
-    return f"avg{_by(by)} ({of(metric, **labels)})"
+    """Over processes and over the window."""
+    return f"avg{_by(by)} ({steady(metric, **labels)})"
 
 
 def total(metric: str, *, by: str = "", **labels: str) -> str:
@@ -54,6 +66,12 @@ def busy(counter: str, *, by: str = "", window: str = WINDOW) -> str:
     """Share of the wall time of processes in which they were in a phase that is work, 0 to 1."""
     working = rate(counter, by=by, window=window, phase="!~wait_.*")
     return f"{working} / {rate(counter, by=by, window=window)}"
+
+
+def useful(cpu_seconds: str, *, role: str) -> str:
+    """Share of each process's processor time that a cluster counts as work, 0 to 1."""
+    whole = rate("process_cpu_seconds_total", by="worker", window=LONG, role=role)
+    return f"{rate(cpu_seconds, by='worker', window=LONG)} / {whole}"
 
 
 def or_zero(query: str, *, label: str = "") -> str:

@@ -8,7 +8,7 @@ from deploy.grafana import look
 from deploy.grafana.gpus import gpus
 from deploy.grafana.layout import Section, page
 from deploy.grafana.panels import counts, lines, shares, should_be_none, stat
-from deploy.grafana.promql import average, busy, largest, mean, or_zero, quantile, rate, share, total
+from deploy.grafana.promql import average, busy, largest, mean, or_zero, quantile, rate, share, total, useful
 
 REWARD = "headrace_score_reward"
 LATE, FAILED = "headrace_score_late_groups_total", "headrace_score_failures_total"
@@ -44,7 +44,7 @@ def _glance() -> list[Any]:
         should_be_none("Failures", failed),
         should_be_none("Too late", late),
         stat("KL of rounding", floor, unit="suffix: nats", decimals=4, curve=False),
-        should_be_none("Unreachable KL", or_zero(total(target))),
+        should_be_none("KL too low", or_zero(total(target))),
     ]
 
 
@@ -57,14 +57,13 @@ def _pace() -> list[Any]:
         "reference": mean("headrace_score_reference_seconds"),
     }
     samples = {"{{worker}}": rate("headrace_score_samples_total", by="worker")}
-    cpu = rate("process_cpu_seconds_total", by="worker", role="score")
-    useful = {"{{worker}}": f"{rate('headrace_score_work_cpu_seconds_total', by='worker')} / {cpu}"}
+    cpu = {"{{worker}}": useful("headrace_score_work_cpu_seconds_total", role="score")}
     return [
         lines("Tokens by worker", tokens, unit="si:tok/s", low=0),
-        shares("Where the workers' time goes", phases, stacked=True, width=16),
+        shares("Where the workers' time goes", phases, stacked=True, colours=look.PHASES, width=16),
         lines("One pass", parts, unit="s", low=0),
         lines("Responses by worker", samples, unit="suffix: /s", low=0),
-        shares("Processor time in passes", useful),
+        shares("Processor time in passes", cpu),
     ]
 
 

@@ -7,7 +7,7 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from deploy.grafana import look
 from deploy.grafana.layout import Section, page
 from deploy.grafana.panels import bars, counts, lines, should_be_none, should_be_so, stat
-from deploy.grafana.promql import largest, mean, of, or_zero, quantile, rate, total
+from deploy.grafana.promql import largest, mean, of, or_zero, quantile, rate, steady, total
 
 STREAMS = {"prompts": look.BLUE, "completions": look.VIOLET, "experience": look.GREEN, "quarantine": look.RED}
 USED, LIMIT = "headrace_redis_memory_bytes", "headrace_redis_memory_limit_bytes"
@@ -45,7 +45,7 @@ def _glance() -> list[Any]:
 
 
 def _groups() -> list[Any]:
-    depth = {"{{stream}}": largest("headrace_experience_depth_groups", by="stream")}
+    depth = {"{{stream}}": f"max by (stream) ({steady('headrace_experience_depth_groups')})"}
     oldest = {"{{stream}}": largest("headrace_experience_oldest_seconds", by="stream")}
     live = {
         "live": largest("headrace_experience_live_groups"),
@@ -71,7 +71,7 @@ def _groups() -> list[Any]:
 
 
 def _leases() -> list[Any]:
-    held = {"{{stage}}": largest("headrace_experience_leases", by="stage")}
+    held = {"{{stage}}": f"max by (stage) ({steady('headrace_experience_leases')})"}
     oldest = {"{{stage}}": largest("headrace_experience_oldest_lease_seconds", by="stage")}
     again = {
         "delivered again": or_zero(total("headrace_experience_redeliveries_total")),
@@ -118,7 +118,7 @@ def _weights() -> list[Any]:
         "written": rate("headrace_weights_published_bytes_total"),
         "fetched": rate("headrace_weights_fetched_bytes_total"),
     }
-    deleted = {"deleted": total("headrace_weights_deleted_versions_total")}
+    deleted = {"deleted": of("headrace_weights_deleted_versions_total", worker="rank-0")}
     return [
         lines("Time of a version", writing, unit="s", low=0),
         lines("Bytes of versions", traffic, unit="binBps", low=0),

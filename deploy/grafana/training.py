@@ -8,7 +8,7 @@ from deploy.grafana import look
 from deploy.grafana.gpus import gpus
 from deploy.grafana.layout import Section, page
 from deploy.grafana.panels import counts, lines, shares, stat
-from deploy.grafana.promql import busy, largest, mean, or_zero, quantile, rate, share, total
+from deploy.grafana.promql import busy, largest, mean, or_zero, quantile, rate, share, total, useful
 from deploy.grafana.training_rows import critic, evaluation
 
 AGE, GAP = "headrace_train_staleness_steps", "headrace_train_logprob_gap_nats"
@@ -110,15 +110,14 @@ def _time() -> list[Any]:
     tokens = {"tokens": rate("headrace_train_tokens_total")}
     settled = {"responses": rate("headrace_train_sequences_total")}
     again = {"updates": rate("headrace_train_updates_total")}
-    cpu = rate("process_cpu_seconds_total", by="worker", role="rank")
-    useful = {"{{worker}}": f"{rate('headrace_train_work_cpu_seconds_total', by='worker')} / {cpu}"}
     dropped = {"dropped": or_zero(total("headrace_train_dropped_groups_total"))}
+    cpu = {"{{worker}}": useful("headrace_train_work_cpu_seconds_total", role="rank")}
     return [
-        shares("Phases of the ranks", phases, stacked=True, width=16),
+        shares("Phases of the ranks", phases, stacked=True, colours=look.PHASES, width=16),
         lines("Tokens trained", tokens, unit="si:tok/s", low=0),
         lines("Parts of a step", step, unit="s", low=0),
         lines("What training waits for", stalls, unit="s", low=0),
-        shares("Processor time in steps", useful),
+        shares("Processor time in steps", cpu),
         lines("Responses trained", settled, unit="suffix: /s", low=0),
         lines("Updates of the policy", again, unit="suffix: /s", low=0),
         counts("Groups dropped for being late", dropped),

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from grafana_panels import FOLDER, NAMES, dashboard, panels, queries
 
-from deploy.grafana.generate import documents
+from deploy.grafana.generate import PAGE, described, documents
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("experience", "gen_cluster", "orchestrator", "score_cluster", "train_cluster", "weightstore")
@@ -52,6 +53,7 @@ def _series(call: Any) -> dict[str, set[str]]:
 def test_files_are_what_the_code_writes() -> None:
     written = {path.name: path.read_text() for path in FOLDER.glob("*.json")}
     assert written == documents(), "run `python -m deploy.grafana.generate`"
+    assert described(PAGE.read_text()) == PAGE.read_text(), "run `python -m deploy.grafana.generate`"
 
 
 def test_every_metric_and_label_of_every_query_exists() -> None:
@@ -95,6 +97,15 @@ def test_dashboards_keep_run_and_time_when_one_leads_to_another() -> None:
         assert [variable["name"] for variable in found["templating"]["list"]] == ["datasource", "run"]
         assert [(link["includeVars"], link["keepTime"]) for link in found["links"]] == [(True, True)]
         assert found["uid"] == f"headrace-{name}"
+
+
+def test_grafana_finds_the_dashboards_where_the_page_says_that_they_are_mounted() -> None:
+    folder = FOLDER.parent / "provisioning"
+    (provider,) = yaml.safe_load((folder / "dashboards" / "headrace.yaml").read_text())["providers"]
+    assert f"deploy/grafana/dashboards/    → {provider['options']['path']}/" in PAGE.read_text()
+    (source,) = yaml.safe_load((folder / "datasources" / "prometheus.yaml").read_text())["datasources"]
+    assert (source["type"], source["url"]) == ("prometheus", "${PROMETHEUS_URL}")
+    assert "\nPROMETHEUS_URL=" in PAGE.read_text()
 
 
 def _cells(place: dict[str, Any]) -> set[tuple[int, int]]:

@@ -14,11 +14,13 @@ file and pytest keeps it; a test that is run alone gets what it asks for all the
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from html import unescape
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -26,7 +28,11 @@ import canary
 import psutil
 import pytest
 from loop_commands import headrace
+from page_in_chromium import chromium, spills
+from watched_dashboards import EMPTY, panels_without_data
 from watched_run import STEPS, Watched, watching
+
+from deploy.grafana.render.__main__ import render
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -147,3 +153,25 @@ def test_the_run_has_left_a_report_of_itself(ended: Watched) -> None:
     for told in ("Who worked when", "Win rate on held-out prompts", "Answers in training, early and late", ">step 1<"):
         assert told in page
     assert "Not all of this run could be read" not in page
+
+
+def test_every_query_of_every_dashboard_found_data(ended: Watched) -> None:
+    assert panels_without_data(ended) == set(EMPTY)
+
+
+def test_dashboards_are_drawn_without_grafana(ended: Watched, tmp_path: Path) -> None:
+    pages = render(ended.prometheus.url, tmp_path, run="watched")
+    assert [page.stem for page in pages] == ["overview", "generation", "scoring", "training", "stores"]
+    for page in pages:
+        html = page.read_text()
+        empty = re.findall(r'class="panel [^"]* empty".*?<span title="([^"]*)"', html)
+        assert {(page.stem, unescape(title)) for title in empty} == {panel for panel in EMPTY if panel[0] == page.stem}
+        assert html.count('class="curve"') > 25, "curves and bars"
+        assert not re.search(r"<script|https?://|<link|@import", html), "a page needs nothing from outside"
+
+
+def test_dashboards_fit_into_a_window_of_a_laptop(ended: Watched, tmp_path: Path) -> None:
+    if not chromium():
+        pytest.skip("no Chromium on PATH")
+    for page in render(ended.prometheus.url, tmp_path, run="watched"):
+        assert spills(page, width=1300) == [], page.stem

@@ -10,7 +10,7 @@ from deploy.grafana.render.units import shown
 
 TOP, BOTTOM = 8, 20
 """Pixels above the plot and, for the times, below it."""
-LETTER = 6.1
+LETTER = 6.8
 """Pixels that a letter of an axis takes, on average."""
 VALUE_TICKS = 5
 TICK_ROOM = 90
