@@ -5,9 +5,10 @@ PYTEST := $(BIN)/python -m pytest
 # Two processes; whole files, in the order of tests/conftest.py (the longest first), not in xdist's own (the most tests first).
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 export VENV
+export NO_MKDOCS_2_WARNING := 1 # the theme would print an advertisement for its successor
 
 .DEFAULT_GOAL := help
-.PHONY: help install test-servers demo demo-seeds demo-smollm2 check lint test faults bench clean
+.PHONY: help install test-servers demo demo-seeds demo-smollm2 docs docs-serve check lint test faults bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +29,14 @@ demo-smollm2: ## the same loop on SmolLM2-135M-Instruct with English prompts (45
 	@requirements/install smollm2
 	@$(BIN)/python -m recipes.demo smollm2
 
+docs: install ## the documentation's site, into build/site; a broken link or anchor fails (seconds)
+	@requirements/install docs
+	@$(BIN)/python -m mkdocs build --quiet --clean
+
+docs-serve: install ## the same on http://127.0.0.1:8000, rebuilt while one writes
+	@requirements/install docs
+	@$(BIN)/python -m mkdocs serve --dev-addr 127.0.0.1:8000
+
 check: lint test ## everything but the fault tests: format, lint, types, import contract, tests
 
 lint: install ## format, lint, types and the import contract
@@ -37,6 +46,7 @@ lint: install ## format, lint, types and the import contract
 	@$(BIN)/lint-imports
 
 test: test-servers ## the tests, two files at a time (8 minutes)
+	@requirements/install docs
 	@$(PYTEST) $(TWO) -m "not faults and not alone"
 	@$(PYTEST) -n 2 --dist loadgroup -m alone
 
