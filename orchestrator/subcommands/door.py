@@ -5,17 +5,39 @@ Exit codes: 0 done (or stopped cleanly), 1 the run failed, 2 the user's mistake,
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from orchestrator.errors import DeliveryFailed, EvaluationFailed, RunFailed
 from weightstore.blobs import StoreError
 
+PANELS: Mapping[str, tuple[str, ...]] = {
+    "Run": ("doctor", "data", "run", "pipeline", "resume", "stop"),
+    "Watch": ("top", "status", "logs", "trace", "report"),
+    "Make models": ("sft", "reward", "export"),
+    "Compare": ("eval",),
+    "Keep house": ("audit", "runs"),
+}
+"""How `headrace --help` groups the commands, in this order."""
+
+
+class _InPanels(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        listed = [name for names in PANELS.values() for name in names if name in self.commands]
+        return [*listed, *(name for name in self.commands if name not in listed)]
+
+
+def _panel(name: str) -> str | None:
+    return next((panel for panel, names in PANELS.items() if name in names), None)
+
+
 app = typer.Typer(
+    cls=_InPanels,
     help="Reinforcement learning from human feedback on three decoupled clusters.",
     no_args_is_help=True,
     add_completion=False,
@@ -31,9 +53,9 @@ Overrides = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output instead of text.")]
 
 runs_app = typer.Typer(help="List and remove runs.", no_args_is_help=True)
-app.add_typer(runs_app, name="runs")
+app.add_typer(runs_app, name="runs", rich_help_panel=_panel("runs"))
 reward_app = typer.Typer(help="Train reward models on pairs of answers, and score with them.", no_args_is_help=True)
-app.add_typer(reward_app, name="reward")
+app.add_typer(reward_app, name="reward", rich_help_panel=_panel("reward"))
 
 
 def command(name: str, *, group: typer.Typer = app) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -61,7 +83,7 @@ def command(name: str, *, group: typer.Typer = app) -> Callable[[Callable[..., N
                 line = f"internal error: {type(error).__name__}: {error} (HEADRACE_DEBUG=1 shows where)"
                 _fail(line, code=1)
 
-        return group.command(name)(run)
+        return group.command(name, rich_help_panel=_panel(name) if group is app else None)(run)
 
     return register
 
