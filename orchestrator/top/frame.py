@@ -7,6 +7,7 @@ curves
 who was waited for, workers, warnings: as many as there is room for
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -29,7 +30,8 @@ _COLOURS = {"start": "white", "generation": "cyan", "scoring": "magenta", "publi
 
 def frame(view: View, *, width: int, height: int) -> list[Text]:
     """At most `height` lines of at most `width` columns; what matters least is left out first."""
-    lines = [_header(view), Text(printable(view.bottleneck.text) + _since(view), style="bold"), Text("")]
+    said = textwrap.wrap(printable(view.bottleneck.text), max(width, 1))
+    lines = [_header(view), *(Text(line, style="bold") for line in [*said, ""][:2])]
     lines += picture(view, width=width) if width >= LEAST_WIDTH else brief(view)
     lines += [_stores(view), _settled(view), Text("")]
     lines += _curves(view, width=width)
@@ -59,11 +61,6 @@ def _header(view: View) -> Text:
     silent = view.silent_s if view.alive and (view.silent_s or 0) > _SILENT_S else None
     warned = (f" silent for {span(silent)}", "bold red") if silent is not None else ""
     return Text.assemble((printable(view.run), "bold"), "  ", state, warned, "  ", " · ".join(parts))
-
-
-def _since(view: View) -> str:
-    going = view.state == "running" and view.bottleneck.stage and view.bottleneck.since_s >= 1
-    return f", for {span(view.bottleneck.since_s)}" if going else ""
 
 
 def _stores(view: View) -> Text:

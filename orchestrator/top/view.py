@@ -288,6 +288,7 @@ def _bottleneck(
     waits = windows.busy_of_role(recent, "rank")
     text = sentence(
         stage or "",
+        since_s=since_s,
         state=state,
         cause=str(status.get("cause", "")),
         depths={name: stream.groups for name, stream in streams.items()},

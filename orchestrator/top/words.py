@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from orchestrator.folder import LIVING
+from orchestrator.top.spark import span
 
 
 def sentence(
     stage: str,
     *,
+    since_s: float,
     state: str,
     cause: str,
     depths: Mapping[str, int],
@@ -16,24 +18,23 @@ def sentence(
     absent: Sequence[str],
     workers: int,
 ) -> str:
-    """stage: the bottleneck, of waited_for.STAGES; "" = nothing to go by. trainer_waits: share of the window in which ranks waited for a
+    """stage: the bottleneck, of waited_for.STAGES, "" = nothing to go by; since_s: for how long it is. trainer_waits: share of the window in which ranks waited for a
     batch. absent: workers that have not come up. depths: groups by stream."""
     if state not in LIVING:
         return _over(state, cause) + (f"; {stage} was the bottleneck of its last life" if stage else "")
     if state == "starting" or not stage:
         return _starting(absent, workers, trainer)
     waits = f", the trainer waits {trainer_waits:.0%} of the time" if trainer_waits is not None else ""
+    is_it = f"is the bottleneck for {span(since_s)}" if since_s >= 1 else "is the bottleneck"
     if stage == "training":
         ready = depths["experience"]
         held = f": {_groups(ready)} ready for it" if ready else ""
-        return f"training is the bottleneck{held}{_trains(trainer_waits)}"
+        return f"training {is_it}{held}{_trains(trainer_waits)}"
     if stage == "generation":
-        return f"generation is the bottleneck: {_groups(depths['prompts'])} wait for it or run there{waits}"
+        return f"generation {is_it}: {_groups(depths['prompts'])} wait for it or run there{waits}"
     if stage == "scoring":
-        return f"scoring is the bottleneck: {_groups(depths['completions'])} wait for it{waits}"
-    if stage == "publication":
-        return f"a new version is waited for: engines and admission stand still until it is published{waits}"
-    return "its last groups are on their way"
+        return f"scoring {is_it}: {_groups(depths['completions'])} wait for it{waits}"
+    return f"publication {is_it}: engines and admission stand still until there is a newer version{waits}"
 
 
 def _over(state: str, cause: str) -> str:

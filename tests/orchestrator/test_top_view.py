@@ -53,7 +53,7 @@ def test_who_is_waited_for_since_when_in_words(run: RunFolder) -> None:
     found = seen(run, 40).bottleneck
     assert (found.stage, found.since_s) == ("scoring", 40)
     assert found.shares["scoring"] == pytest.approx(0.6)
-    assert found.text == "scoring is the bottleneck: 14 groups wait for it, the trainer waits 60% of the time"
+    assert found.text == "scoring is the bottleneck for 40 s: 14 groups wait for it, the trainer waits 60% of the time"
 
 
 def test_a_bottleneck_that_moved_is_dated(run: RunFolder) -> None:
@@ -70,12 +70,12 @@ def test_a_bottleneck_that_moved_is_dated(run: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("waited", "said"),
     [
-        ({"training": 40.0}, "training is the bottleneck, it is at work 40% of the time"),
+        ({"training": 40.0}, "training is the bottleneck for 40 s, it is at work 40% of the time"),
         (
             {"generation": 40.0},
-            "generation is the bottleneck: 8 groups wait for it or run there, the trainer waits 60%",
+            "generation is the bottleneck for 40 s: 8 groups wait for it or run there, the trainer waits 60%",
         ),
-        ({"publication": 40.0}, "a new version is waited for: engines and admission stand still"),
+        ({"publication": 40.0}, "publication is the bottleneck for 40 s: engines and admission stand still"),
         ({"start": 40.0}, "starting: all 3 processes are up (train 11)"),
     ],
 )
@@ -130,6 +130,7 @@ def test_many_workers_of_a_role_stand_as_their_sum() -> None:
 def test_a_new_life_begins_its_own_window(run: RunFolder) -> None:
     append(run.timeline, timeline_line(0.0, epoch=2), timeline_line(2.0, epoch=2))
     assert seen(run, 44).window_s == 2
+    assert len(Sources(run).look(START + 44).timeline) == 2
 
 
 def test_each_look_reads_what_is_new_alone(run: RunFolder) -> None:
@@ -193,7 +194,7 @@ def test_80_columns_and_24_lines_show_it_all(run: RunFolder) -> None:
     text = "\n".join(plain(frame(seen(run, 41), width=80, height=23)))
     for piece in (
         "running  step 10/100 (10%) · 4 s/step · 6:00 left",
-        "scoring is the bottleneck: 14 groups wait for it, the trainer waits 60% of the t",
+        "scoring is the bottleneck for 40 s: 14 groups wait for it, the trainer waits 60%\nof the time",
         "1 k tokens/s", "10 groups/s", "serves v9", "5 groups/s", "40 samples/s", "15 steps/min", "train 11",
         "prompts", "completions", "experience", "3.2 s", " 90%", " 40%", "100%",
         "weights: v10 published, 1.0 s old", "22/64 groups · Redis 2 MB of 4 MB · ledger 11 · checkpoint 8",
