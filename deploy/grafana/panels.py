@@ -17,8 +17,8 @@ from deploy.grafana.look import ANY, BLUE, GREEN, INK, RED, SOURCE, Limits, thre
 
 LINE_HEIGHT, STAT_HEIGHT = 8, 4
 """Rows of Grafana's grid, of 38 pixels each; widths are of its 24 columns."""
-GAP_MS = 60_000.0
-"""A scrape that failed leaves no gap in a curve; a minute without data does."""
+GAP_MS = 600_000.0
+"""Between two steps of a large model, some figures have no value; ten minutes without any are a gap."""
 
 
 def lines(

@@ -3,8 +3,8 @@
 The run starts once for the whole file, and so does the Prometheus that scrapes it (`watched_run.py`). To add a test, append
 it to its half and ask for the fixture of that half:
 
-    live     the run is at work, all its processes were scraped at least once, and it stays at work for some 30 s more:
-             look quickly, change nothing, wait for nothing that takes long
+    live     the run is at work, or done with its steps and waiting; all its processes were scraped at least once. It waits
+             for this half of the tests with its last evaluation: look at it, change nothing
     ended    the command has ended by itself with exit code 0; the server still answers for all that was scraped
 
 Both give a `Watched`: `.run` is the run's folder, `.life` its process, `.prometheus.query(…)` an instant vector,
@@ -45,7 +45,7 @@ def watched(workplace: Path) -> Iterator[Watched]:
 
 @pytest.fixture
 def live(watched: Watched) -> Watched:
-    assert watched.is_live(), "the run is over before the tests that look at it live: raise STEPS in watched_run.py"
+    assert watched.is_live(), "tests of the second half stand before this one"
     watched.wait_until_at_work()
     return watched
 

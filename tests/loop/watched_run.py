@@ -14,7 +14,9 @@ from loop_commands import Life, living
 from prometheus_server import Prometheus, running
 
 NAME = "watched"
-STEPS = 60
+STEPS = 40
+HOLD = f"evaluation.fetched@{STEPS}"
+"""Here the evaluator waits, with all other processes idle, until the tests that look at a living run are through."""
 SCRAPE_S = 1
 LIVE_STEP = 6
 """From here on a run counts as at work: every stage has handed on something, and the first evaluation is asked for."""
@@ -31,7 +33,7 @@ CHANGES: dict[str, Any] = {
     },
     "sinks": {"tensorboard": {}},
 }
-"""To the recipe of conftest.py: answers enough that some forty steps take a minute, and evaluation beside them."""
+"""To the recipe of conftest.py: longer answers, more of them and more steps, and evaluation beside them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +61,11 @@ class Watched:
         )
 
     def wait_for_the_end(self) -> None:
-        """The command's own end, and then every process of it gone from the targets' answers."""
+        """Let it go on to its own end."""
         if self.is_live():
+            self.life.until("its status", lambda: self.life.status())
+            (self.run / "faults").mkdir(exist_ok=True)
+            self.life.go_on(HOLD)
             code, out, err = self.life.ends()
             self.said.extend((out, err))
             assert code == 0, f"exit {code}\n{out}\n{err}"
@@ -86,7 +91,7 @@ def watching(workplace: Path) -> Iterator[Watched]:
     started = time.time()
     with (
         running(_configuration(workplace, targets=run / "targets.json")) as server,
-        living("run", recipe.name, run=run, environment=ENVIRONMENT, cwd=workplace) as life,
+        living("run", recipe.name, run=run, faults=f"{HOLD}:pause", environment=ENVIRONMENT, cwd=workplace) as life,
     ):
         yield Watched(life=life, prometheus=server, started=started, said=[])
 
