@@ -21,6 +21,7 @@ from deploy.grafana.promql import (
     steady,
     total,
 )
+from orchestrator.waited_for import BUSY_ENOUGH
 
 WAITED = "headrace_run_waited_for_seconds_total"
 SILENT: look.Limits = ((120.0, look.AMBER), (600.0, look.RED))
@@ -41,11 +42,12 @@ def overview() -> Dashboard:
 
 
 def bottleneck() -> str:
-    """The series of one stage: training with 90 % of the time of the middle four, else the largest of the other three."""
-    spent = f"sum by (stage) (increase({of(WAITED, stage='~generation|scoring|publication|training')}[{WHOLE}]))"
+    """The series of one stage, by the rule of `orchestrator.waited_for.bottleneck`; none where the loop did not turn."""
+    others = "generation|scoring|publication"
+    spent = f"sum by (stage) (increase({of(WAITED, stage=f'~{others}|training')}[{WHOLE}]))"
     training = f"sum by (stage) (increase({of(WAITED, stage='training')}[{WHOLE}]))"
-    others = f"topk(1, sum by (stage) (increase({of(WAITED, stage='~generation|scoring|publication')}[{WHOLE}])))"
-    return f"({training} >= on () 0.9 * sum ({spent})) or on () {others}"
+    largest_other = f"topk(1, sum by (stage) (increase({of(WAITED, stage=f'~{others}')}[{WHOLE}])))"
+    return f"(({training} >= on () group_left () {BUSY_ENOUGH:g} * sum ({spent})) or on () {largest_other}) and on () sum ({spent}) > 0"
 
 
 def _glance() -> list[Any]:
