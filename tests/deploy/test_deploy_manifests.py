@@ -103,7 +103,10 @@ def test_every_pod_is_confined_and_takes_secrets_by_reference(cluster: dict[str,
     pods = [cluster["headGroupSpec"]["template"]["spec"]]
     pods += [group["template"]["spec"] for group in cluster["workerGroupSpecs"]]
     (redis,) = [one for one in documents("k8s/base/redis.yaml") if one["kind"] == "StatefulSet"]
-    for pod in (*pods, redis["spec"]["template"]["spec"]):
+    (job,) = documents("k8s/base/rayjob.yaml")
+    submitter = job["spec"]["submitterPodTemplate"]["spec"]
+    assert job["spec"]["submissionMode"] == "K8sJobMode", "the sidecar of the other mode cannot be confined"
+    for pod in (*pods, submitter, redis["spec"]["template"]["spec"]):
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["automountServiceAccountToken"] is False
@@ -131,7 +134,8 @@ def test_each_role_has_a_group_of_its_own(cluster: dict[str, Any]) -> None:
     assert tuple(groups) == POOLS
     for name, group in groups.items():
         assert json.loads(json.loads(group["rayStartParams"]["resources"])) == {name: 1000}
-        assert group["template"]["metadata"]["labels"]["app.kubernetes.io/component"] == name
+        labels = {"app.kubernetes.io/part-of": "headrace", "app.kubernetes.io/component": name}
+        assert group["template"]["metadata"]["labels"] == labels, "as network.yaml and disruption.yaml select"
     assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0", "num-gpus": "0"}
 
 
@@ -139,7 +143,7 @@ def test_redis_and_ray_are_reached_by_whom_they_serve_alone() -> None:
     ray, redis = documents("k8s/base/network.yaml")
     assert ray["spec"]["policyTypes"] == redis["spec"]["policyTypes"] == ["Ingress"]
     (source,) = redis["spec"]["ingress"]
-    assert source["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "headrace"}}}]
+    assert source["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "headrace"}}}]
     (budget,) = documents("k8s/base/disruption.yaml")
     (chosen,) = budget["spec"]["selector"]["matchExpressions"]
     assert chosen["values"] == ["head", "training", "redis"], "engines and scorers may go at any time"
