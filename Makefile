@@ -45,19 +45,20 @@ lint: install ## format, lint, types and the import contract
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-test: test-servers ## the tests, two files at a time (8 minutes)
+test: test-servers ## the tests, two files at a time (7 minutes)
 	@requirements/install docs
 	@$(PYTEST) $(TWO) -m "not faults and not alone"
 	@$(PYTEST) -n 2 --dist loadgroup -m alone
 
-faults: test-servers ## the tests that kill parts of a running loop (8 minutes)
+faults: test-servers ## the tests that kill parts of a running loop (7 minutes)
 	@$(PYTEST) $(TWO) -m faults
 
-bench: install ## the benchmarks, on an idle machine; rewrites docs/benchmarks.md (25 minutes)
+bench: install ## the benchmarks, on an idle machine; rewrites docs/benchmarks.md (30 minutes)
 	@$(BIN)/python -m benchmarks.startup --write docs/benchmarks.md --svg docs/startup.svg
 	@$(BIN)/python -m benchmarks.overlap --write docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.loop --write docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.ppo_phases --write docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.metrics --write docs/benchmarks.md
 	@requirements/install smollm2
 	@$(BIN)/python -m benchmarks.scorer --write docs/benchmarks.md
 	@requirements/install trl
