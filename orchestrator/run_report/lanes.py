@@ -33,7 +33,7 @@ class Mark:
 
 def lanes(use: TimeUse, marks: Sequence[Mark]) -> str:
     """Each lane is a stack of shares over time: solid is work, hatched is waiting."""
-    workers = sorted({name for piece in use.slices for name, shares in piece.shares.items() if shares}, key=place_of)
+    workers = sorted({piece.worker for piece in use.slices}, key=place_of)
     height = TOP + len(workers) * (LANE + GAP) + FOOT
     body = [*_versions(use), *_axis(use, height)]
     for row, worker in enumerate(workers):
@@ -86,13 +86,14 @@ def _lane(use: TimeUse, worker: str, top: float) -> Iterator[str]:
     yield f'<rect class="ground" x="{LEFT}" y="{top}" width="{WIDTH - LEFT - RIGHT}" height="{LANE}"/>'
     paths: dict[str, list[str]] = {}
     for piece in use.slices:
+        if piece.worker != worker:
+            continue
         bottom = top + LANE
         left, right = _x(use, piece.start_s), _x(use, piece.end_s)
-        shares = piece.shares.get(worker, {})
-        for phase in palette.order(shares):
-            tall = shares[phase] * LANE
+        for phase in palette.order(piece.shares):
+            tall = piece.shares[phase] * LANE
             bottom -= tall
-            if shares[phase] >= _LEAST:
+            if piece.shares[phase] >= _LEAST:
                 part = f"M{left:.1f} {bottom:.1f}H{right:.1f}v{tall:.1f}H{left:.1f}z"
                 paths.setdefault(palette.kind(phase), []).append(part)
     yield from (f'<path class="{kind}" d="{"".join(parts)}"/>' for kind, parts in paths.items())

@@ -18,6 +18,8 @@ from orchestrator.run_report.samples import Sample, Settled
 METRICS_BYTES = 16 * 1024**2
 """Of metrics.jsonl, some 11,000 steps; of a longer one, steps at even distances."""
 TIMELINE_BYTES = 8 * 1024**2
+PATIENCE_S = 5.0
+"""With a bucket that does not answer: it may be why the life ends, and the page tells more than the ledger."""
 _ABSENT = "(none)"
 
 T = TypeVar("T")
@@ -184,9 +186,10 @@ def _ledger(
         return early, [], None
     from orchestrator.stores import open_ledger  # the stores' clients
 
+    hasty = recipe.model_copy(update={"store": recipe.store.model_copy(update={"retry_s": PATIENCE_S})})
     detokenize = samples.tokenizer_of(Path(recipe.model.path), folder.policy, folder.best)
     oldest, newest, settled = _attempt(
-        lambda: samples.read_ledger(open_ledger(recipe, folder), problems=problems), (None, None, None), problems
+        lambda: samples.read_ledger(open_ledger(hasty, folder), problems=problems), (None, None, None), problems
     )
     if not early and oldest is not None:
         first = oldest

@@ -14,17 +14,21 @@ from orchestrator.run_report.reading import number, numbers, seconds
 MOST_SLICES = 240
 """Columns of the picture: of a longer timeline only so many lines are looked at."""
 
+NEWS = 0.5
+"""Of the time since its last report, that a worker's clock must have grown by: below it, it is an old report seen again."""
+
 Line = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
-    """Between two lines of one life, or what one worker did before it was first heard of."""
+    """What one worker did between two of its reports."""
 
+    worker: str
     start_s: float
     end_s: float
-    shares: Mapping[str, Mapping[str, float]]
-    """By worker and phase: share of the time between."""
+    shares: Mapping[str, float]
+    """By phase; they add up to 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,11 +74,10 @@ def time_use(timeline: Sequence[Line]) -> TimeUse:
     for lines in _lives(timeline):
         life = _life(lines, begins_s)
         lives.append(life)
-        chosen = [{"elapsed_s": 0.0}, *lines[:-1:step], lines[-1]]
-        for before, after in itertools.pairwise(chosen):
-            growth = _growth(before, after)
-            _add(wall, growth)
-            slices += _slices(before, after, growth, begins_s)
+        for piece, seconds_by_phase in _pieces([*lines[:-1:step], lines[-1]], begins_s):
+            slices.append(piece)
+            for phase, value in seconds_by_phase.items():
+                wall[piece.worker][phase] += value
         for stage, value in numbers(lines[-1], "waited_for").items():
             waited[stage] += value
         published += [
@@ -130,36 +133,36 @@ def _life(lines: Sequence[Line], start_s: float) -> Life:
     return Life(began=ended - elapsed_s, ended=ended, start_s=start_s)
 
 
-def _growth(before: Line, after: Line) -> dict[str, dict[str, float]]:
-    """Seconds by worker and phase between two lines; a worker whose clock fell has begun anew."""
-    found = {}
-    workers = after.get("workers")
-    for name in workers if isinstance(workers, Mapping) else ():
-        now, then = numbers(after, "workers", name, "wall"), numbers(before, "workers", name, "wall")
-        count = number(after, "workers", name, "count") or 1.0
-        anew = any(now.get(phase, 0.0) < value for phase, value in then.items())
-        found[name] = {phase: (value - (0.0 if anew else then.get(phase, 0.0))) / count for phase, value in now.items()}
-    return found
+def _pieces(lines: Sequence[Line], begins_s: float) -> Iterator[tuple[Slice, Mapping[str, float]]]:
+    """Of each worker, by its reports: a slice, and the seconds that it stands for."""
+    names = {name: None for line in lines for name in _workers(line)}
+    for name in names:
+        told: tuple[float, Mapping[str, float]] = (0.0, {})
+        readings = [(number(line, "elapsed_s") or 0.0, _wall(line, name)) for line in lines if name in _workers(line)]
+        for place, (at_s, wall) in enumerate(readings):
+            growth, anew = _growth(told[1], wall)
+            total = sum(growth.values())
+            stale = total < NEWS * (at_s - told[0]) and bool(told[1]) and not anew
+            if total <= 0 or (stale and place < len(readings) - 1):
+                continue
+            start_s = told[0] if told[1] and not anew else max(told[0], at_s - total)
+            shares = {phase: value / total for phase, value in growth.items() if value > 0}
+            yield Slice(worker=name, start_s=begins_s + start_s, end_s=begins_s + at_s, shares=shares), growth
+            told = (at_s, wall)
 
 
-def _add(wall: defaultdict[str, defaultdict[str, float]], growth: Mapping[str, Mapping[str, float]]) -> None:
-    for name, phases in growth.items():
-        for phase, value in phases.items():
-            wall[name][phase] += value
+def _workers(line: Line) -> Mapping[str, Any]:
+    workers = line.get("workers")
+    return workers if isinstance(workers, Mapping) else {}
 
 
-def _slices(before: Line, after: Line, growth: Mapping[str, Mapping[str, float]], begins_s: float) -> Iterator[Slice]:
-    """What came between two lines; of a worker that has more to tell, since it had not been heard of, a slice of its own."""
-    start, end = number(before, "elapsed_s") or 0.0, number(after, "elapsed_s") or 0.0
-    if end <= start:
-        return
-    shares = {}
-    for name, phases in growth.items():
-        total = sum(phases.values())
-        if total > end - start and not numbers(before, "workers", name, "wall"):
-            told = {phase: value / total for phase, value in phases.items() if value > 0}
-            yield Slice(start_s=begins_s + max(0.0, end - total), end_s=begins_s + end, shares={name: told})
-        else:
-            whole = max(end - start, total)
-            shares[name] = {phase: value / whole for phase, value in phases.items() if value > 0}
-    yield Slice(start_s=begins_s + start, end_s=begins_s + end, shares=shares)
+def _wall(line: Line, name: str) -> dict[str, float]:
+    """Seconds by phase; of many workers under one name, of their mean."""
+    count = number(line, "workers", name, "count") or 1.0
+    return {phase: value / count for phase, value in numbers(line, "workers", name, "wall").items()}
+
+
+def _growth(then: Mapping[str, float], now: Mapping[str, float]) -> tuple[dict[str, float], bool]:
+    """By phase; and whether the clock fell, since the worker has begun anew."""
+    anew = any(now.get(phase, 0.0) < value for phase, value in then.items())
+    return {phase: value - (0.0 if anew else then.get(phase, 0.0)) for phase, value in now.items()}, anew

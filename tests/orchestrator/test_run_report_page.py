@@ -76,7 +76,7 @@ def test_a_page_tells_all_of_a_healthy_run(tmp_path: Path) -> None:
     seen = Page(page)
     assert "script" not in seen.found
     assert seen.addresses == []
-    assert "url(http" not in page
+    assert set(re.findall(r"url\((.*?)\)", page)) == {f"#{name}" for name in re.findall('<pattern id="(.*?)"', page)}
     assert '<div class="verdict good"' in page
     told = headings(page)
     for heading in (
@@ -188,6 +188,14 @@ def test_of_a_long_file_the_ends_are_whole_and_the_middle_is_sampled(tmp_path: P
     assert max(b - a for a, b in pairwise(steps)) < 100
 
 
+def test_a_line_longer_than_the_samples_are_apart_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    lines = [json.dumps({"step": step, "pad": "x" * (200_000 if step == 5_000 else 10)}) for step in range(10_000)]
+    path.write_text("\n".join(lines) + "\n")
+    steps = [row["step"] for row in read_lines(path, budget_bytes=32 * 1024).rows]
+    assert steps == sorted(set(steps))
+
+
 def test_a_hundred_thousand_steps_are_drawn_in_a_bounded_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "METRICS_BYTES", 512 * 1024)
     run = a_reported_run(tmp_path)
@@ -226,7 +234,26 @@ def test_a_worker_whose_clock_fell_has_begun_anew() -> None:
     lines[2]["workers"]["gen-0"]["wall"] = {"start": 4.0, "generate": 3.0}
     use = time_use(lines)
     assert use.wall["gen-0"] == pytest.approx({"generate": 23, "start": 4})
-    assert use.slices[-1].shares["gen-0"] == pytest.approx({"generate": 0.3, "start": 0.4})
+    piece = [piece for piece in use.slices if piece.worker == "gen-0"][-1]
+    assert (piece.start_s, piece.end_s) == pytest.approx((23, 30))  # what it did before it died, nobody has heard
+    assert piece.shares == pytest.approx({"generate": 3 / 7, "start": 4 / 7})
+
+
+def test_a_report_seen_again_is_no_idleness() -> None:
+    """A rank that trains for 6 s answers nobody meanwhile: two lines show it as it was before, the third all that it did."""
+    lines = [a_line(float(at)) for at in (2, 4, 6, 8)]
+    for line, train in zip(lines, (2.0, 2.0, 2.01, 8.0), strict=True):
+        line["workers"] = {"rank-0": {"wall": {"train": train, "wait_batch": 0.0}}}
+    use = time_use(lines)
+    assert [(piece.start_s, piece.end_s) for piece in use.slices] == [(0, 2), (2, 8)]
+    assert use.wall == {"rank-0": pytest.approx({"train": 8, "wait_batch": 0})}
+
+
+def test_a_worker_is_drawn_from_its_birth() -> None:
+    lines = [a_line(10.0), a_line(12.0)]
+    lines[0]["workers"] = {}
+    lines[1]["workers"] = {"gen-0": {"wall": {"start": 7.0, "generate": 1.0}}}
+    assert [(piece.start_s, piece.end_s) for piece in time_use(lines).slices] == [(4, 12)]
 
 
 def test_many_workers_under_one_name_are_their_mean() -> None:
