@@ -144,6 +144,79 @@ def test_metrics_page_lists_what_the_code_declares() -> None:
     assert listed == declared_metrics()
 
 
+UNITS = (
+    "seconds",
+    "bytes",
+    "ratio",
+    "nats",
+    "tokens",
+    "versions",
+    "version",
+    "steps",
+    "step",
+    "groups",
+    "batches",
+    "epoch",
+)
+"""Base units, and things that are counted."""
+COUNTED_THINGS = frozenset(
+    {
+        "clients",
+        "dropped",
+        "entries",
+        "failures",
+        "finished",
+        "fsyncs",
+        "leases",
+        "preemptions",
+        "prompts",
+        "quarantined",
+    }
+    | {"redeliveries", "requests", "restarts", "retries", "running", "samples", "sequences", "up", "updates", "waiting"}
+)
+WITHOUT_UNIT = (
+    "reward",
+    "loss",
+    "norm",
+    "std",
+    "mean",
+    "spread",
+    "correlation",
+    "coefficient",
+    "rate",
+    "ok",
+    "enabled",
+)
+"""Endings of figures in the unit of rewards, in none, and of answers of yes and no."""
+NAMED_OTHERWISE = {
+    "headrace_train_reward_component",
+    "headrace_train_reward_measure",
+    "headrace_eval_reward_component",
+    "headrace_score_disagreement",  # of rewards
+    "headrace_score_kl_target_below_noise",  # yes or no
+    "headrace_run_steps_planned",
+}
+LABEL_NAMES = frozenset(
+    {"action", "attempt", "component", "gpu", "measure", "n", "outcome", "path"}
+    | {"phase", "reason", "result", "role", "sink", "stage", "stream"}
+)
+"""Each has few values: names of a recipe's rewards, or a set that the code or this page closes."""
+
+
+def test_names_of_metrics_end_in_base_units() -> None:
+    endings = (*UNITS, *COUNTED_THINGS, *WITHOUT_UNIT)
+    odd = [
+        name
+        for name in sorted(declared_metrics().keys() - NAMED_OTHERWISE)
+        if name.removesuffix("_total").rpartition("_")[2] not in endings
+    ]
+    assert odd == []
+
+
+def test_labels_are_few_and_known() -> None:
+    assert set().union(*declared_metrics().values()) <= LABEL_NAMES
+
+
 def test_algorithms_page_lists_the_fields_of_a_report() -> None:
     section = (DOCS / "algorithms.md").read_text().partition("## What each step reports")[2]
     for part, record in zip(section.split("### The critic's numbers"), (StepReport, CriticReport), strict=True):

@@ -20,8 +20,10 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from datetime import datetime
 from html import unescape
 from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 
 import canary
@@ -33,7 +35,9 @@ from watched_run import STEPS, Watched, watching
 
 from deploy.grafana.render.__main__ import render
 from orchestrator import recipe as recipes
+from orchestrator import timeline
 from orchestrator.doctor.command import diagnose
+from orchestrator.waited_for import STAGES, bottleneck
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -173,3 +177,38 @@ def test_dashboards_fit_into_a_window_of_a_laptop(ended: Watched, tmp_path: Path
         pytest.skip("no Chromium on PATH")
     for page in render(ended.prometheus.url, tmp_path, run="watched"):
         assert spills(page, width=1300) == [], page.stem
+
+
+WALL = "headrace_(run|gen|score|train)_wall_seconds_total"
+
+
+def test_every_processs_phases_add_up_to_its_wall_time(ended: Watched) -> None:
+    """Within 5 %: between the first scrape and the last, and from the beginning of its life to the last."""
+    totals: dict[str, dict[float, float]] = {}
+    for series in ended.prometheus.query(f'{{__name__=~"{WALL}",run="watched"}}[1h]'):
+        of_worker = totals.setdefault(series["metric"]["worker"], {})
+        for at, seconds in series["values"]:
+            of_worker[at] = of_worker.get(at, 0.0) + float(seconds)
+    assert totals.keys() == {"driver", "gen-0", "rank-0", "rank-1", "score-0"}
+    for worker, by_time in totals.items():
+        first, last = min(by_time), max(by_time)
+        assert last - first > 10.0, worker
+        assert by_time[last] - by_time[first] == pytest.approx(last - first, rel=0.05), worker
+        with (ended.run / "logs" / f"{worker}.jsonl").open() as lines:
+            began = datetime.fromisoformat(json.loads(lines.readline())["time"]).timestamp()
+        assert by_time[last] == pytest.approx(last - began, rel=0.05), worker
+
+
+def test_the_timeline_of_a_run_tells_its_way(ended: Watched) -> None:
+    lines = timeline.read(ended.run / "timeline.jsonl")
+    assert [line["state"] for line in (lines[0], lines[-1])] == ["starting", "completed"]
+    assert lines[-1]["step"] == STEPS == lines[-1]["published"]
+    assert all(early["elapsed_s"] < late["elapsed_s"] for early, late in pairwise(lines))
+    for line in lines:
+        assert sum(line["waited_for"].values()) == pytest.approx(line["elapsed_s"], abs=0.5)
+        for worker, entry in line["workers"].items():
+            assert sum(entry.get("wall", {}).values()) <= line["elapsed_s"] + 0.5, worker
+    waited = lines[-1]["waited_for"]
+    assert waited["training"] > 0
+    assert bottleneck(waited) in STAGES
+    assert lines[-1]["redis"]["aof_ok"]
