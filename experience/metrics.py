@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from prometheus_client import Counter, Gauge, Histogram
 
 from experience.buffer import Ages, Snapshot
+from experience.late_gauge import LateGauge
 from experience.schema import Settlement
 
-LIVE = Gauge("headrace_experience_live_groups", "Groups issued and not settled")
-COMMITTED = Gauge("headrace_experience_committed_batches", "Batches committed in this lineage")
+LIVE = LateGauge("headrace_experience_live_groups", "Groups issued and not settled")
+COMMITTED = LateGauge("headrace_experience_committed_batches", "Batches committed in this lineage")
 DEPTH = Gauge("headrace_experience_depth_groups", "Entries standing in a stream", ["stream"])
 REDELIVERIES = Counter("headrace_experience_redeliveries_total", "Leases of entries that were leased before", ["stage"])
 REDELIVERY_SECONDS = Histogram("headrace_experience_redelivery_seconds", "From the last sign of an entry's holder to its next lease", ["stage"], buckets=(0.5, 1, 2.5, 5, 10, 20, 30, 31, 32, 35, 60, 120, 300))  # fmt: skip
@@ -17,7 +18,7 @@ QUARANTINED = Counter("headrace_experience_quarantined_total", "Entries moved to
 OLDEST = Gauge("headrace_experience_oldest_seconds", "Age of the oldest entry of a stream; 0 = it is empty", ["stream"])
 LEASES = Gauge("headrace_experience_leases", "Entries that workers hold", ["stage"])
 OLDEST_LEASE = Gauge("headrace_experience_oldest_lease_seconds", "Longest time since a held lease was renewed", ["stage"])  # fmt: skip
-CAPACITY = Gauge("headrace_experience_capacity_groups", "Groups in flight, at most")
+CAPACITY = LateGauge("headrace_experience_capacity_groups", "Groups in flight, at most")
 SETTLED = Counter("headrace_experience_settled_groups_total", "Groups that batches have recorded the end of", ["outcome", "reason"])  # fmt: skip
 RETRIES = Counter("headrace_experience_retries_total", "Calls repeated after the server did not answer")
 

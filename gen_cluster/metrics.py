@@ -54,4 +54,4 @@ FINISHED = Counter("headrace_gen_finished_total", "Requests that ended, by what 
 GIVEN_UP_TOKENS = Histogram(
     "headrace_gen_given_up_tokens", "Response tokens that a group had when it was given up", buckets=TOKEN_BUCKETS
 )
-MAX_SEQUENCES = Gauge("headrace_gen_max_sequences", "Requests that the engine runs at once, at most")
+MAX_SEQUENCES = LateGauge("headrace_gen_max_sequences", "Requests that the engine runs at once, at most")

@@ -24,7 +24,7 @@ ISSUED = Counter(
 PASSED_OVER = Counter("headrace_run_passed_over_prompts_total", "Prompts that could not be asked, and were dropped")
 RESTARTS = Gauge("headrace_run_restarts", "Restarts in this life, by role", ["role"])
 EPOCH = Gauge("headrace_run_epoch", "Fencing epoch of this life of the orchestrator")
-TRAINER_EPOCH = Gauge("headrace_run_trainer_epoch", "Fencing epoch of the ranks in hand")
+TRAINER_EPOCH = LateGauge("headrace_run_trainer_epoch", "Fencing epoch of the ranks in hand")
 DISK_FREE = Gauge(
     "headrace_run_disk_free_bytes", "Free to this user on the disk of the run, store or scratch", ["path"]
 )

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from experience.buffer import ExperienceBuffer
+from orchestrator import metrics
 from orchestrator.cluster import Cluster
 from orchestrator.config import Recipe
 from orchestrator.folder import RunFolder
@@ -62,6 +63,7 @@ class Topology:
             self._trainer_epoch = claim_epoch(self._store, kind="ranks", life=life_record(self._recipe))
             if self._buffer is not None:
                 self._buffer.raise_epoch(role="trainer", epoch=self._trainer_epoch)
+        metrics.TRAINER_EPOCH.set(self._trainer_epoch)
         world = self._recipe.training.ranks
         members: list[Member] = []
         for rank in range(world):

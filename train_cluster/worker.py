@@ -126,6 +126,7 @@ class TrainerRank(StageRank):
         `fine_tune`: only join; a stage brings its own model. ValueError: no cut is whole, and the ledger no longer reaches
         back to batch 1.
         """
+        self._wall.enter("start")
         self._join()
         if fine_tune:
             self._resources.close()

@@ -1,14 +1,17 @@
 """The contract of VllmEngine, on a real vLLM: what it returns is what transformers says of the published weights."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import gen_tiny_policy
 import numpy as np
 import pytest
 import torch
 from gen_tiny_policy import FIRST, SECOND, Published, logprobs_of, prompt_tokens, sampling
+from prometheus_client import REGISTRY
 
 from experience.schema import VersionSpan
 from gen_cluster.engine import Finished, WeightsRefused
@@ -112,6 +115,43 @@ def test_aborted_requests_vanish(engine: VllmEngine) -> None:
     engine.abort(["drop", "never added"])
     assert engine.running() == 1
     assert drain(engine).keys() == {"keep"}
+
+
+def seen(name: str) -> float:
+    return REGISTRY.get_sample_value(f"headrace_gen_{name}") or 0.0
+
+
+def test_an_engine_tells_of_its_tokens_its_cache_and_what_is_given_up(engine: VllmEngine) -> None:
+    timed = ("time_to_first_token_seconds", "time_per_output_token_seconds")
+    before = {name: (seen(f"{name}_count"), seen(f"{name}_sum")) for name in timed}
+    began = time.monotonic()
+    for index in range(3):
+        engine.add(f"told-{index}", tokens=prompt_tokens(9), sampling=sampling(8), seed=index)
+    for _ in range(3):
+        engine.step()
+    assert 0 < seen("kv_cache_ratio") < 1
+    assert engine.abort(["told-2", "unknown"]) == 3
+    drain(engine)
+    elapsed = time.monotonic() - began
+    (firsts, first_s), (between, between_s) = (
+        (seen(f"{name}_count") - before[name][0], seen(f"{name}_sum") - before[name][1]) for name in timed
+    )
+    assert (firsts, between) == (3, 2)  # the aborted one had begun, and did not end
+    assert 0 < first_s < 3 * elapsed
+    assert 0 < 7 * between_s < 2 * elapsed  # seven steps between the eight tokens of each
+    assert engine.abort(["told-0"]) == 0
+    assert not [family.name for family in REGISTRY.collect() if family.name.startswith("vllm")]
+
+
+def test_preemptions_are_counted(engine: VllmEngine) -> None:
+    from gen_cluster.engine_stats import EngineStats
+
+    before = seen("preemptions_total")
+    step = SimpleNamespace(time_to_first_tokens_iter=[], finished_requests=[], num_preempted_reqs=2)
+    EngineStats(None).record(SimpleNamespace(kv_cache_usage=0.5), step)
+    EngineStats(None).record(None, None)
+    assert seen("preemptions_total") == before + 2
+    assert seen("kv_cache_ratio") == 0.5
 
 
 def test_weights_change_between_two_tokens_of_running_requests(engine: VllmEngine, published: Published) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 from rank_processes import join_ranks, run_ranks, start_ranks
 from tokenizers import Tokenizer, models, pre_tokenizers
 from train_records import CONTROLS, a_record, random_group, save_tiny_model
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from experience.config import PacingConfig
 from experience.ledger import Ledger
+from train_cluster import metrics
 from train_cluster.checkpoint import cuts
 from train_cluster.config import CheckpointConfig, CriticConfig, KlConfig, OptimizerConfig, PpoConfig, TrainingConfig
 from train_cluster.supervised import sft_data
@@ -42,6 +44,11 @@ CONFIG = TrainingConfig(
     optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=2),
     checkpoint=CheckpointConfig(keep=2),
     collective_timeout_s=TIMEOUT_S,
+)
+EXPORTED = tuple(
+    f"{what}_seconds_{part}"
+    for what in ("publish_stall", "checkpoint_stall", "checkpoint")
+    for part in ("count", "sum")
 )
 STOPPED, KILLED, FINISHED = 1, 2, 3
 """Epochs of the three lives."""
@@ -137,6 +144,7 @@ def _fail_in_step_2(worker: TrainerRank, answer: Path) -> None:
 
 def finishes(rank: int, world_size: int, port: int, folder: Path) -> None:
     """Resumes at step 1 and trains to the end; then fine-tunes; then replays all steps from cut 0, undisturbed."""
+    began = time.monotonic()
     worker = a_rank(rank, world_size, port, folder, FINISHED, lambda point, step: None)
     found: dict[str, Any] = {"setup": worker.setup()}
     found["reports"] = [worker.train(step) for step in range(2, STEPS + 1)]
@@ -156,6 +164,8 @@ def finishes(rank: int, world_size: int, port: int, folder: Path) -> None:
     found["replayed digest"] = worker.weights_digest()
     worker.checkpoint(STEPS, STEPS)
     found["saved"] = worker.saved(STEPS, 30)
+    found["wall"], found["elapsed"] = worker.status()["wall"], time.monotonic() - began
+    found["exported"] = {name: REGISTRY.get_sample_value(f"headrace_train_{name}") for name in EXPORTED}
     if rank == 0:
         found["pruned"] = worker.prune()
     worker.setup(fine_tune=True)
@@ -219,6 +229,7 @@ def test_the_end_is_bit_identical_to_an_undisturbed_run(folder: Path) -> None:
 
 def test_answers_are_plain_and_say_what_was_done(folder: Path) -> None:
     found = json.loads((folder / "finished.json").read_text())
+    assert found["status"].pop("wall").keys() == set(metrics.PHASES)
     assert found["status"] == {"step": 3, "doing": "idle"}
     assert set(found["setup"]["parameters"]) == {"policy", "critic"}
     assert min(found["setup"]["parameters"].values()) > 1000
@@ -227,6 +238,22 @@ def test_answers_are_plain_and_say_what_was_done(folder: Path) -> None:
     # Cuts 0, 1 and 3 were there; two stay. Every batch stays: the history of 500 steps needs them.
     assert found["pruned"] == {"cuts_deleted": 1, "batches_from": 1}
     assert [cut.step for cut in cuts(FileBlobStore(folder / "store"), 0)] == [3, 1]
+
+
+def test_a_ranks_phases_add_up_to_its_wall_time(folder: Path) -> None:
+    found = json.loads((folder / "finished.json").read_text())
+    wall = found["wall"]
+    assert sum(wall.values()) == pytest.approx(found["elapsed"], rel=0.05)
+    assert all(wall[phase] > 0 for phase in ("start", "train", "publish", "checkpoint", "wait_batch"))
+    assert wall["train"] >= sum(sum(report["seconds"].values()) for report in found["reports"])
+
+
+def test_copies_and_writes_are_timed(folder: Path) -> None:
+    """One version, one checkpoint; what is written behind the training is known to rank 0 alone."""
+    exported = json.loads((folder / "finished.json").read_text())["exported"]
+    assert [exported[f"{what}_count"] for what in ("publish_stall_seconds", "checkpoint_stall_seconds")] == [1, 1]
+    assert exported["checkpoint_seconds_count"] == 1
+    assert min(exported[name] for name in EXPORTED) > 0
 
 
 def test_fine_tuning_writes_an_ordinary_folder(folder: Path) -> None:

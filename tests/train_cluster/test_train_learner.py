@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from prometheus_client import REGISTRY
 from train_records import (
     CONTROLS,
     VOCABULARY,
@@ -21,11 +22,14 @@ from train_records import (
     save_tiny_model,
 )
 
+from experience.schema import VersionSpan
 from train_cluster import metrics
 from train_cluster.config import CorrectionConfig, GrpoConfig, KlConfig, OptimizerConfig, TrainingConfig
 from train_cluster.learner import Learner
+from train_cluster.measures import correlation
 from train_cluster.model import load_policy
 from train_cluster.plain import PlainEngine
+from train_cluster.report import StepReport
 
 CONFIG = TrainingConfig(
     algorithm=GrpoConfig(),
@@ -91,6 +95,63 @@ def test_a_step_follows_the_policy_gradient_worked_by_hand(model_folder: Path) -
     assert report.correction_mean == pytest.approx(1.0, abs=1e-5)
     assert report.logprob_gap == pytest.approx(0.0, abs=1e-5)
     assert report.logprob_gap_sequences == 2
+
+
+def test_a_report_counts_what_a_batch_is_made_of(model_folder: Path) -> None:
+    """Lengths 4, 2, 2 with rewards 3, 1, 1: correlation 1. Step 5, policy 4; oldest trained versions 1, 4 and 3."""
+    behaviour = np.full(4, -np.log(VOCABULARY))
+    spans = (
+        VersionSpan(lineage=0, epoch=1, number=1, start=0, end=1),
+        VersionSpan(lineage=0, epoch=1, number=4, start=1, end=4),
+    )
+    mixed = dataclasses.replace(a_completion(0, np.arange(4), behaviour), spans=spans, finish_reason="length")
+    sampled = np.array([True, False])  # a tool wrote the second token
+    tool = dataclasses.replace(a_completion(2, np.arange(2), behaviour[:2], version=3), sampled=sampled)
+    completions = [mixed, a_completion(1, np.arange(2), behaviour[:2], version=4), tool]
+    record = a_record(5, [a_scored_group(0, [1, 2], completions, [3.0, 1.0, 1.0])])
+
+    def reported(clip: float) -> StepReport:
+        optimizer = OptimizerConfig(learning_rate=1e-3, gradient_clip=clip)
+        config = a_config(**ONE_UPDATE, optimizer=optimizer)
+        learner = Learner(an_engine(model_folder, config), config=config)
+        learner.load_state({"version": 1, "steps": 4, "kl": {"coefficient": 0.0}})
+        return learner.step(record)
+
+    report = reported(1e-6)
+    assert report.staleness_steps == {0: 1, 1: 1, 3: 1}
+    assert report.finish_reasons == {"length": 1, "stop": 2}
+    assert report.truncated == pytest.approx(1 / 3)
+    assert report.masked == pytest.approx(1 / 8)
+    assert report.length_reward_correlation == pytest.approx(1.0)
+    assert (report.grad_clipped_ratio, reported(1e6).grad_clipped_ratio) == (1.0, 0.0)
+
+
+def test_the_correlation_by_hand() -> None:
+    xs, ys = np.array([1.0, 2.0, 3.0]), np.array([2.0, 1.0, 3.0])
+    assert correlation(xs, ys) == pytest.approx(0.5)  # covariance 1/3, variances 2/3
+    assert correlation(xs, -xs) == pytest.approx(-1.0)
+    assert correlation(xs, np.ones(3)) == correlation(np.ones(3), ys) == 0.0
+
+
+def test_staleness_is_observed_by_response_in_steps_and_in_versions(model_folder: Path) -> None:
+    """A version every 3 steps: behind policy 7, of version 6, what is 1 step old is 0 versions old; 2 steps 1, 5 steps 2."""
+    engine = an_engine(model_folder)
+    report = Learner(engine, config=a_config(**ONE_UPDATE)).step(a_record(1, [random_group(0)]))
+    report = dataclasses.replace(report, step=8, staleness_steps={1: 4, 2: 2, 5: 1})
+    names = ("staleness_steps", "staleness_versions")
+    before = [_histogram(name) for name in names]
+    metrics.observe(report, publish_interval=3)
+    steps, versions = (
+        [b - a for a, b in zip(*pair, strict=True)] for pair in zip(before, map(_histogram, names), strict=True)
+    )
+    assert steps == [7, 4 * 1 + 2 * 2 + 5]
+    assert versions == [7, 2 * 1 + 2]
+
+
+def _histogram(name: str) -> tuple[float, float]:
+    """Observations, and their sum."""
+    count, total = (REGISTRY.get_sample_value(f"headrace_train_{name}_{part}") for part in ("count", "sum"))
+    return count or 0.0, total or 0.0
 
 
 def _logprobs(model: Any, prompt: list[int], answer: np.ndarray) -> torch.Tensor:
