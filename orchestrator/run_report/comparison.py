@@ -1,7 +1,7 @@
 """Which of two runs was better, in words and numbers: a pure function of their figures and settings."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,9 @@ NOISE = (
 )
 Side = Literal["A", "B", "neither"]
 
+ABSENT = "(absent)"
+HOW = ("interval_steps", "deadline_s", "patience_steps", "metric", "gates")
+"""Settings of an evaluation that do not change what it finds."""
 SLIGHT = 0.1
 """Of a figure: differences below this share are called none."""
 
@@ -49,16 +52,20 @@ def compare(
     return Comparison(better=better, headline=said, sentences=tuple(sentences))
 
 
-def same(key: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+def same(key: str, a: Mapping[str, Any], b: Mapping[str, Any], *, apart_from: Collection[str] = ()) -> bool:
     """All settings below a key are equal, and there are some; of a path its last part, since folders are copied."""
-    first, second = _below(key, a), _below(key, b)
+    first, second = (
+        {name: value for name, value in _below(key, one).items() if name.split(".")[1] not in apart_from}
+        for one in (a, b)
+    )
     return bool(first) and first == second
 
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Key -> the values of both, of settings that differ by more than where their folders lie."""
     keys = [key for key in (*a, *(key for key in b if key not in a)) if not key.startswith(("run.name", "run.root"))]
-    return {key: (a.get(key), b.get(key)) for key in keys if _last_part(a.get(key)) != _last_part(b.get(key))}
+    pairs = {key: (a.get(key, ABSENT), b.get(key, ABSENT)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if _last_part(pair[0]) != _last_part(pair[1])}
 
 
 def _by_win_rate(a: Figures, b: Figures, names: tuple[str, str]) -> tuple[Side, str]:

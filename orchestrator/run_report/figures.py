@@ -54,6 +54,7 @@ KEYS: Mapping[str, str] = {
     "grad_clipped": "share of updates whose gradient was clipped",
     "broken_steps": "steps whose loss, reward or gradient is no number",
     "win_rate, win_rate_low, win_rate_high": "of the newest version that was judged against the model that the run began with",
+    "own_judge": "1: who judged was the reward that was trained on, and so no judge of its exploitation",
     "win_rate_best, win_rate_best_step": "highest of the run's own evaluations",
     "distinct_3_ratio, length_ratio": "of that evaluation: newest version over the model that the run began with",
     "tokens_per_s, steps_per_hour": "trained, while it stepped",
@@ -152,6 +153,8 @@ def _judged(run: RunRecord) -> dict[str, float | None]:
     judged = numbers(run.judgement, "figures", run.name)
     source: Mapping[str, Any] = judged if "win_rate" in judged else own[-1] if own else {}
     found = {key: number(source, key) for key in keys}
+    if found["win_rate"] is not None and run.settings.get("evaluation.judge", "") is None:
+        found["own_judge"] = 1.0
     if own:
         best = max(own, key=lambda row: number(row, "win_rate") or 0.0)
         found |= {"win_rate_best": number(best, "win_rate"), "win_rate_best_step": number(best, "step")}

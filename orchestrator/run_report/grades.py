@@ -56,4 +56,4 @@ def ratio(figures: Figures, name: str) -> float | None:
 
 def wins(figures: Figures) -> bool:
     """A judge that the policy was not trained on has found it better, beyond doubt."""
-    return figures.get("win_rate_low", 0.0) > 0.5
+    return figures.get("win_rate_low", 0.0) > 0.5 and not figures.get("own_judge")

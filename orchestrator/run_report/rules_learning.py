@@ -80,6 +80,7 @@ def judged(figures: Figures) -> Reasons:
     measured = (
         f"it wins {rate:.1%} of comparisons with the model that it began as (95 % interval {low:.1%} to {high:.1%})"
     )
+    measured += ", judged by the reward that it was trained on" * bool(figures.get("own_judge"))
     if low > 0.5:
         size = "Strong" if rate > STRONG else "Meaningful" if rate > MEANINGFUL else "Slight"
         yield good("win rate", f"{size} gain on held-out prompts: {measured}.")
@@ -105,7 +106,7 @@ def hacked(figures: Figures) -> Reasons:
     remedy = (
         "Hold the policy nearer (training.kl.coefficient, training.kl.target_nats), stop earlier, or mend the reward."
     )
-    if "win_rate_low" in figures and not wins(figures):
+    if figures.get("win_rate_low", 1.0) <= 0.5:
         beside = f", and {told}" if signs else ""
         yield bad(
             "hacking",

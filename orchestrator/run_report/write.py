@@ -28,7 +28,7 @@ def write_report(folder: RunFolder, out: Path) -> dict[str, Any]:
 
 def write_comparison(first: RunFolder, second: RunFolder, out: Path) -> dict[str, Any]:
     """The page at `out` of both; their figures, and which was better. OSError: it cannot be written."""
-    from orchestrator.run_report.comparison import compare, same
+    from orchestrator.run_report.comparison import HOW, compare, same
     from orchestrator.run_report.comparison_page import render
 
     judged = [_judged(first), _judged(second)]
@@ -39,7 +39,7 @@ def write_comparison(first: RunFolder, second: RunFolder, out: Path) -> dict[str
         names=(runs[0].name, runs[1].name),
         grades=(verdicts[0].grade, verdicts[1].grade),
         same_reward=same("scoring.rewards", *settings),
-        same_judge=same("evaluation", *settings) and same("model", *settings),
+        same_judge=same("evaluation", *settings, apart_from=HOW) and same("model", *settings),
     )
     first.write(out, render(runs, figures, verdicts, found))
     return {

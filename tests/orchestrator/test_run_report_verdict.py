@@ -7,7 +7,7 @@ import pytest
 from report_runs import BEGAN, a_healthy_run, a_line, a_reported_run, a_step, commit, said
 
 from orchestrator.folder import RunFolder
-from orchestrator.run_report.comparison import compare, differing, same
+from orchestrator.run_report.comparison import HOW, compare, differing, same
 from orchestrator.run_report.figures import figures_of, rise_of, window
 from orchestrator.run_report.record import read_run
 from orchestrator.run_report.verdict import Verdict, verdict
@@ -120,6 +120,12 @@ def test_a_judge_outweighs_signs_of_hacking() -> None:
     assert found.grade == "doubtful"
     assert "hacking" in subjects(found, "doubtful")
     assert found.headline.startswith("Doubtful: Signs of reward hacking, though the judge still prefers it")
+
+
+def test_the_trained_reward_is_no_judge_of_its_own_exploitation() -> None:
+    found = judge(kl_last=16.0, length_last=160.0, own_judge=1.0, **WON)
+    assert "hacking" in subjects(found, "bad")
+    assert any("judged by the reward that it was trained on" in reason.text for reason in found.reasons)
 
 
 @pytest.mark.parametrize(
@@ -282,4 +288,11 @@ def test_folders_that_were_copied_are_the_same_setting() -> None:
     assert same("scoring.rewards", first, second)
     assert not same("pacing", first, second)
     assert not same("evaluation", first, second)  # neither has one
+    often, seldom = (
+        {"evaluation.interval_steps": 5, "evaluation.limit": 8},
+        {"evaluation.interval_steps": 9, "evaluation.limit": 8},
+    )
+    assert same("evaluation", often, seldom, apart_from=HOW)
+    assert not same("evaluation", often, {"evaluation.limit": 9}, apart_from=HOW)
+    assert differing({"a": None}, {"b": 1}) == {"a": (None, "(absent)"), "b": ("(absent)", 1)}
     assert differing(first, second) == {"pacing.max_staleness": (1, 2)}
