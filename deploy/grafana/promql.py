@@ -4,6 +4,16 @@ WINDOW = "$__rate_interval"
 """Four scrapes or one step of the picture, whichever is longer: below that a rate has gaps."""
 LONG = "5m"
 """For what comes in lumps, such as processor time that is counted once a step."""
+DRIVEN = {
+    "headrace_experience_live_groups",
+    "headrace_experience_capacity_groups",
+    "headrace_experience_committed_batches",
+    "headrace_experience_depth_groups",
+    "headrace_experience_oldest_seconds",
+    "headrace_experience_leases",
+    "headrace_experience_oldest_lease_seconds",
+    "headrace_weights_newest_version",
+}
 WHOLE = "$__range"
 """All that the dashboard shows."""
 
@@ -11,9 +21,10 @@ WHOLE = "$__range"
 def of(metric: str, **labels: str) -> str:
     """A metric of the run; a label's value that begins with `~` or `!~` is a pattern, with `!` an exclusion.
 
-    Of the engines' figures those of the generation workers alone: the evaluation during the run has an engine too.
+    Where several roles export a metric, only its owner is asked: generation workers for engines, though the evaluation
+    has one too; the driver for what it sees of the stores, since others leave the gauges at 0.
     """
-    own = {"role": "gen"} if metric.startswith("headrace_gen_") else {}
+    own = {"role": "gen"} if metric.startswith("headrace_gen_") else {"role": "driver"} if metric in DRIVEN else {}
     found = ['run="$run"', *(_matcher(name, value) for name, value in (own | labels).items())]
     return f"{metric}{{{', '.join(found)}}}"
 

@@ -13,7 +13,7 @@ from deploy.grafana.render.figures import bands, bar_list, figure
 from deploy.grafana.render.names import legend
 from deploy.grafana.render.panel import Panel, rows
 from deploy.grafana.render.tables import listing
-from deploy.grafana.render.units import shown
+from deploy.grafana.render.units import shown, unit_size
 from deploy.grafana.render.window import Window, duration_s
 
 NOON = 1_800_014_400.0
@@ -65,8 +65,16 @@ def test_every_unit_of_the_dashboards_can_be_written() -> None:
 def test_ticks_are_round() -> None:
     assert value_ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert value_ticks(-0.07, 0.11) == [-0.05, 0.0, 0.05, 0.1]
-    assert value_ticks(0.0, 1.3, whole=True) == [0.0, 1.0]
-    assert value_ticks(0.0, 4 * 2**20, binary=True) == [0.0, 2**20, 2 * 2**20, 3 * 2**20, 4 * 2**20]
+    assert value_ticks(0.0, 1.3, decimals=0) == [0.0, 1.0]
+    assert value_ticks(0.0, 1.1, decimals=1) == [0.0, 0.5, 1.0], "0.25 would be written 0.2"
+    assert value_ticks(0.0, 190.0, size=60.0) == [0.0, 60.0, 120.0, 180.0]
+    assert value_ticks(0.0, 4 * 2**20, size=unit_size(4 * 2**20, "bytes")) == [
+        0.0,
+        2**20,
+        2 * 2**20,
+        3 * 2**20,
+        4 * 2**20,
+    ]
     assert time_ticks(NOON - 1, NOON + 61, 360) == [
         (NOON, "12:00:00"),
         (NOON + 30, "12:00:30"),

@@ -15,7 +15,6 @@ LETTER = 6.8
 VALUE_TICKS = 5
 TICK_ROOM = 90
 """Pixels that a time and its distance to the next one take."""
-BINARY = 1024.0
 _TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 
 
@@ -39,19 +38,19 @@ class Axes:
         return self.height - BOTTOM - up * (self.height - TOP - BOTTOM)
 
 
-def value_ticks(low: float, high: float, *, whole: bool = False, binary: bool = False) -> list[float]:
+def value_ticks(low: float, high: float, *, size: float = 1.0, decimals: int | None = None) -> list[float]:
     """Round numbers, some five, from at or above `low` to at or below `high`.
 
-    whole: nothing between integers; binary: round in the unit of bytes that `high` has.
+    size: of the unit in which they are to be round (1024 for KiB); decimals: with no more than so many places.
     """
-    if binary and high >= BINARY:
-        return [tick * BINARY for tick in value_ticks(low / BINARY, high / BINARY, binary=True)]
+    low, high = low / size, high / size
     rough = (high - low) / VALUE_TICKS or 1.0
     power = 10 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
-    step = max(1.0, step) if whole else step
+    factors = (1, 2, 2.5, 5, 10) if decimals is None else (1, 2, 5, 10)
+    step = next(power * factor for factor in factors if power * factor >= rough * 0.999)
+    step = step if decimals is None else max(step, 10.0**-decimals)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(number * step, 12) for number in range(first, last + 1)]
+    return [round(number * step * size, 12) for number in range(first, last + 1)]
 
 
 def value_range(values: list[float], low: float | None, high: float | None) -> tuple[float, float]:

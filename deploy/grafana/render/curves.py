@@ -7,7 +7,7 @@ from deploy.grafana.render.api import Series
 from deploy.grafana.render.axes import Axes, grid, room_for, value_range, value_ticks
 from deploy.grafana.render.names import colour, legend
 from deploy.grafana.render.panel import Panel
-from deploy.grafana.render.units import shown
+from deploy.grafana.render.units import shown, unit_size
 
 LEGEND_LETTER, LEGEND_MARK, LEGEND_LINE = 6.3, 30, 18
 """Pixels: of a letter, of what stands beside a name, of a line."""
@@ -28,7 +28,8 @@ def curves(
         named = _stacked(named)
     values = [value for _, _, series in named for _, value in series.points]
     low, high = value_range(values, panel.low, panel.high)
-    ticks = value_ticks(low, high, whole=panel.decimals == 0, binary=panel.unit in ("bytes", "binBps"))
+    decimals = None if panel.unit == "percentunit" else panel.decimals
+    ticks = value_ticks(low, high, size=unit_size(high, panel.unit), decimals=decimals)
     left = room_for(ticks, panel.unit, panel.decimals)
     axes = Axes(width=size[0], height=height, times=times, values=(low, high), left=left)
     body = [*grid(axes, ticks, panel.unit, panel.decimals), *_limits(panel, axes), *_drawn(panel, axes, named)]

@@ -20,6 +20,12 @@ def shown(value: float, unit: str, decimals: int | None = None) -> str:
     return f"{_number(value, unit, decimals)}{_name(unit)}"
 
 
+def unit_size(value: float, unit: str) -> float:
+    """Of the unit that `value` is written in: 60 for minutes, 1024 for KiB, 1 where there is but one."""
+    scales = {"s": _TIMES, "bytes": _BINARY, "binBps": _BINARY}.get(unit, ())
+    return next((float(size) for size, _ in scales if abs(value) >= size), 1.0)
+
+
 def _number(value: float, unit: str, decimals: int | None) -> str:
     if unit.startswith("si:"):
         size, letter = next(((size, letter) for size, letter in _SCALES if abs(value) >= size), (1.0, ""))
