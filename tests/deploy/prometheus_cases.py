@@ -55,10 +55,10 @@ def waited(stage: str, share: float, *, minutes: float = 90) -> Changes:
 def first_token(within_1s: float) -> Changes:
     """Share of requests that get their first token within a second, all of them within two."""
     shares = {"0.5": 0.9, "1": within_1s, "2": 1, "+Inf": 1}
-    name = "gen-0 headrace_gen_time_to_first_token_seconds_bucket"
-    return {f'{name}{{le="{bound}"}}': rising(share) for bound, share in shares.items()}
+    return {f'{FIRST_TOKEN}{{le="{bound}"}}': rising(share) for bound, share in shares.items()}
 
 
+FIRST_TOKEN = "gen-0 headrace_gen_time_to_first_token_seconds_bucket"
 STEP, KL = "rank-0 headrace_train_step", "rank-0 headrace_train_kl_per_response_nats"
 LENGTH, REWARD = "rank-0 headrace_train_response_length_tokens", "rank-0 headrace_train_reward_mean"
 CORRELATION = "rank-0 headrace_train_length_reward_correlation"
@@ -187,7 +187,11 @@ CASES: Mapping[str, Case] = {
     ),
     "HeadraceTrainerStarved": Case(
         fires={"of answers": waited("generation", 0.52), "of scores": waited("scoring", 0.52)},
-        quiet={"less": waited("generation", 0.48), "brief": waited("generation", 1, minutes=12)},
+        quiet={
+            "less": waited("generation", 0.48),
+            "much less": waited("generation", 0.12),
+            "brief": waited("generation", 1, minutes=12),
+        },
     ),
     "HeadraceQueueFull": Case(
         fires={name: {DEPTH.format(name): steady(73)} for name in ("completions", "experience")},
@@ -312,6 +316,10 @@ CASES: Mapping[str, Case] = {
         quiet={
             "0.995 s": first_token(0.991),
             "no GPU": {**first_token(0.9), **dict.fromkeys(gpu)},
+            "brief": {
+                f'{FIRST_TOKEN}{{le="0.5"}}': turned(0.95, 0, minutes=5),
+                f'{FIRST_TOKEN}{{le="1"}}': turned(1, 0, minutes=5),
+            },
         },
     ),
     "HeadraceTokensSlow": Case(
