@@ -68,15 +68,15 @@ class Sources:
         seen.alive = self._folder.driver_pid() is not None
         seen.other_host = self._folder.other_host()
         seen.status = self._folder.read_status()
-        for line in _objects(self._timeline):
+        for line in _objects(self._timeline, key="elapsed_s"):
             if seen.timeline and seen.timeline[-1].get("epoch") != line.get("epoch"):
                 seen.timeline.clear()
             seen.timeline.append(line)
-        for line in _objects(self._steps):
-            while seen.steps and seen.steps[-1].get("step", 0) >= line.get("step", 0):
+        for line in _objects(self._steps, key="step"):
+            while seen.steps and seen.steps[-1]["step"] >= line["step"]:
                 seen.steps.pop()
             seen.steps.append(line)
-        seen.evaluations.extend(_objects(self._evaluations))
+        seen.evaluations.extend(_objects(self._evaluations, key="step"))
         entries = (
             parse(text, worker="driver", before=0.0) for text in self._log.new() if '"level": "info"' not in text
         )
@@ -84,13 +84,15 @@ class Sources:
         return seen
 
 
-def _objects(tail: Tail) -> list[dict[str, Any]]:
-    """New lines that are whole, with `at`; a damaged one is left out: the view goes on without it."""
+def _objects(tail: Tail, *, key: str) -> list[dict[str, Any]]:
+    """New lines that are whole and have a number under `key`, with `at`; a damaged one is left out: the view goes on
+    without it."""
     found = []
     for text in tail.new():
         try:
             line = json.loads(text)
             line["at"] = datetime.fromisoformat(line["time"]).timestamp()
+            float(line[key])
         except (ValueError, KeyError, TypeError):
             continue
         found.append(line)

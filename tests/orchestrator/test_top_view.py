@@ -168,7 +168,7 @@ def test_a_look_at_a_long_run_costs_what_one_at_a_short_costs(run: RunFolder) ->
 
 def test_damage_and_absence_hide_nothing_else(run: RunFolder) -> None:
     with run.timeline.open("a") as file:
-        file.write('{"time": "2025\n[1]\n{"elapsed_s": 3}\n')
+        file.write('{"time": "2025\n[1]\n{"elapsed_s": 3}\n{"time": "2025-06-15T12:00:00"}\n')
     run.metrics.unlink()
     (run.logs / "driver.jsonl").unlink()
     found = seen(run, 41)
