@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import datetime
@@ -30,12 +31,14 @@ import canary
 import psutil
 import pytest
 from page_in_chromium import chromium, spills
+from typer.testing import CliRunner
 from watched_dashboards import EMPTY, panels_without_data
-from watched_run import STEPS, Watched, watching
+from watched_run import LIVE_STEP, NAME, STEPS, Watched, watching
 
 from deploy.grafana.render.__main__ import render
 from orchestrator import recipe as recipes
 from orchestrator import timeline
+from orchestrator.cli import app
 from orchestrator.doctor.command import diagnose
 from orchestrator.waited_for import STAGES, bottleneck
 
@@ -115,6 +118,56 @@ def test_the_ray_of_a_run_answers_nobody_without_its_token(live: Watched) -> Non
         done = subprocess.run(command, env=mine | environment, capture_output=True, text=True, check=False)
         assert (done.stdout.strip() == "True") == answered, done.stderr
         assert "nauthenticated" in done.stderr or answered
+
+
+def said(*arguments: str | Path) -> str:
+    """What a command prints, run in this process."""
+    done = CliRunner().invoke(app, [*map(str, arguments)])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_top_knows_what_a_living_run_does(live: Watched) -> None:
+    found = json.loads(said("top", live.run, "--once", "--json"))
+    assert (found["state"], found["alive"], found["steps"]) == ("running", True, STEPS)
+    assert 0 < found["step"] <= STEPS
+    assert found["step_s"] > 0
+    assert found["silent_s"] < 30
+    rates = {name: cluster["rates"] for name, cluster in found["clusters"].items()}
+    assert min(rates["generation"]["tokens_per_s"], rates["scoring"]["samples_per_s"]) > 0
+    assert 60 / found["step_s"] == pytest.approx(rates["training"]["steps_per_min"])
+    assert all(0 <= cluster["busy"] <= 1 for cluster in found["clusters"].values())
+    assert [cluster["running"] for cluster in found["clusters"].values()] == [1, 1, 2]
+    assert sum(found["bottleneck"]["shares"].values()) == pytest.approx(1)
+    assert found["bottleneck"]["stage"] in STAGES
+    assert found["bottleneck"]["text"].startswith(found["bottleneck"]["stage"])
+    assert 0 < found["live"] <= found["capacity"]
+    assert found["served"].keys() == {"gen-0"}
+    assert len(found["learning"]["reward"]["series"]) >= LIVE_STEP - 1
+    assert "╭─ generation" in said("top", live.run)
+
+
+def test_the_logs_of_a_living_run_tell_the_way_of_a_group(live: Watched) -> None:
+    lines = [json.loads(line) for line in said("logs", live.run, "--group", "3", "--json").splitlines()]
+    way = [
+        ("driver", "prompts issued"),
+        ("gen-0", "groups generated"),
+        ("score-0", "groups scored"),
+        ("rank-0", "batch committed"),
+    ]
+    assert [(line["worker"], line["event"]) for line in lines] == way
+    assert {line["run"] for line in lines} == {NAME}
+
+
+def test_a_group_in_flight_is_found_where_it_is(live: Watched) -> None:
+    """The newest that was issued; a busy machine may have it trained before it is asked for."""
+    for _ in range(20):
+        (newest,) = said("logs", live.run, "--grep", "prompts issued", "-n", "1", "--json").splitlines()
+        found = json.loads(said("trace", live.run, str(json.loads(newest)["groups"][-1]), "--json"))
+        if found["open"]:
+            break
+    assert found["state"].startswith("in flight")
+    assert found["spans"][-1]["end"] == pytest.approx(time.time(), abs=30)
 
 
 # After its end.
@@ -212,3 +265,19 @@ def test_the_timeline_of_a_run_tells_its_way(ended: Watched) -> None:
     assert waited["training"] > 0
     assert bottleneck(waited) in STAGES
     assert lines[-1]["redis"]["aof_ok"]
+
+
+def test_the_way_of_a_trained_group_is_whole(ended: Watched) -> None:
+    found = json.loads(said("trace", ended.run, "19", "--json"))
+    assert (found["group"], found["step"], found["open"], found["notes"]) == (f"{NAME}/0/19", 3, False, [])
+    spans = {span["name"]: span for span in found["spans"]}
+    parts = {"waited for generation", "generated", "waited for scoring", "scored", "waited for its batch", "trained", "version published"}  # fmt: skip
+    assert parts <= spans.keys()
+    assert found["start"] > ended.started
+    assert sum(span["seconds"] for span in found["spans"]) == pytest.approx(found["seconds"], abs=1e-3)
+    assert all(one["end"] == pytest.approx(other["start"], abs=1e-3) for one, other in pairwise(found["spans"]))
+    assert min(span["seconds"] for span in found["spans"]) >= 0
+    assert spans["generated"]["attributes"]["samples"] == 8
+    batch = json.loads(said("trace", ended.run, "step:3", "--json"))["groups"]
+    assert [one["sequence"] for one in batch] == list(range(16, 24))
+    assert {one["spans"][-1]["end"] for one in batch} == {found["end"]}
