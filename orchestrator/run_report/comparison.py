@@ -54,10 +54,7 @@ def compare(
 
 def same(key: str, a: Mapping[str, Any], b: Mapping[str, Any], *, apart_from: Collection[str] = ()) -> bool:
     """All settings below a key are equal, and there are some; of a path its last part, since folders are copied."""
-    first, second = (
-        {name: value for name, value in _below(key, one).items() if name.split(".")[1] not in apart_from}
-        for one in (a, b)
-    )
+    first, second = (_below(key, one, apart_from) for one in (a, b))
     return bool(first) and first == second
 
 
@@ -142,8 +139,14 @@ def _prices(a: Figures, b: Figures, names: tuple[str, str]) -> list[str]:
     return [f"At the end they differ in {', '.join(found)} ({names[0]} against {names[1]})."] if found else []
 
 
-def _below(key: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _last_part(value) for name, value in settings.items() if name == key or name.startswith(f"{key}.")}
+def _below(key: str, settings: Mapping[str, Any], apart_from: Collection[str]) -> dict[str, Any]:
+    """By name below the key."""
+    found = {}
+    for name, value in settings.items():
+        section, _, rest = name.removeprefix(key).partition(".")
+        if name.startswith(key) and not section and rest and rest.partition(".")[0] not in apart_from:
+            found[rest] = _last_part(value)
+    return found
 
 
 def _last_part(value: Any) -> Any:

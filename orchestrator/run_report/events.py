@@ -44,6 +44,7 @@ _KINDS: Mapping[str, tuple[Kind, str]] = {
     "buffer_retry": ("fault", "the Redis server did not answer"),
     "group given back": ("fault", "could not score a group and gave it back"),
     "group given up": ("fault", "gave up a group"),
+    "suspect runs alone": ("warning", "ran a group alone whose worker had died or failed"),
     "groups dropped": ("fault", "groups were dropped since they held up a batch"),
 }
 _FACTS = ("member", "cause", "error", "reason", "why", "state", "step", "epoch", "result", "stage", "version")

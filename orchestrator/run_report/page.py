@@ -73,11 +73,16 @@ def about(run: RunRecord, figures: Mapping[str, float]) -> str:
 
 
 def judgement(found: Verdict) -> str:
+    """The headline, and below it each reason that it has not told already."""
+    told = next((reason for reason in found.reasons if found.headline.endswith(reason.text)), None)
+    remedy = f" <em>{escape(told.remedy)}</em>" if told and told.remedy else ""
     reasons = "".join(
-        f'<li class="{reason.grade}"><b>{escape(reason.subject)}</b><span>{escape(reason.text)} <em>{escape(reason.remedy)}</em></span></li>'
+        f'<li class="{reason.grade}"><b>{escape(reason.subject)}</b>'
+        f"<span>{escape(reason.text)} <em>{escape(reason.remedy)}</em></span></li>"
         for reason in found.reasons
+        if reason is not told
     )
-    return f'<div class="verdict {found.grade}"><p>{escape(found.headline)}</p><ul>{reasons}</ul></div>'
+    return f'<div class="verdict {found.grade}"><p>{escape(found.headline)}{remedy}</p><ul>{reasons}</ul></div>'
 
 
 def _problems(run: RunRecord) -> Iterator[str]:
@@ -103,11 +108,12 @@ def tiles(run: RunRecord, figures: Mapping[str, float]) -> str:
     if "steps_per_hour" in figures:
         shown["steps an hour"] = f"{figures['steps_per_hour']:,.0f}"
     restarts = figures.get("trainer_restarts", 0.0) + figures.get("worker_restarts", 0.0)
-    shown["restarts of processes"] = f"{restarts:.0f}"
+    if restarts:
+        shown["restarts of processes"] = f"{restarts:.0f}"
     cells = "".join(
         f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for name, value in shown.items()
     )
-    return f'<div class="tiles">{cells}</div>'
+    return f'<div class="tiles">{cells}</div>' if cells else ""
 
 
 def where_time_went(run: RunRecord, use: TimeUse) -> Iterator[str]:
@@ -194,7 +200,7 @@ def _events(run: RunRecord) -> Iterator[str]:
     for event in _most_telling(run.events):
         often = f" <b>× {event.count}</b>, until {_clock(event.last_s)}" if event.count > 1 else ""
         yield (
-            f'<tr><td class="number">{_clock(event.time_s)}</td><td><i class="dot {event.kind}"></i>{event.kind}</td><td>{escape(event.worker)}</td>'
+            f'<tr><td class="number">{_clock(event.time_s)}</td><td><i class="dot {event.kind}"></i>{event.kind}</td><td class="who">{escape(event.worker)}</td>'
             f"<td>{escape(event.what)}{often}</td><td>{escape(event.detail)}</td></tr>"
         )
     yield "</table></div>"

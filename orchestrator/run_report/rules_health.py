@@ -76,7 +76,7 @@ def groups(figures: Figures) -> Reasons:
         told = (
             f"{share:.0%} of {figures['settled']:.0f} groups were not trained: dropped, filtered, quarantined or lost."
         )
-        yield reason("groups", told, "The table of how groups ended says why.")
+        yield reason("groups", told, "The events, and how groups ended, say why.")
 
 
 def restarts(figures: Figures) -> Reasons:

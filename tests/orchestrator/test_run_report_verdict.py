@@ -294,5 +294,7 @@ def test_folders_that_were_copied_are_the_same_setting() -> None:
     )
     assert same("evaluation", often, seldom, apart_from=HOW)
     assert not same("evaluation", often, {"evaluation.limit": 9}, apart_from=HOW)
+    assert not same("evaluation", {"evaluation": None}, {"evaluation": None}, apart_from=HOW)
+    assert not same("eval", often, seldom)
     assert differing({"a": None}, {"b": 1}) == {"a": (None, "(absent)"), "b": ("(absent)", 1)}
     assert differing(first, second) == {"pacing.max_staleness": (1, 2)}
