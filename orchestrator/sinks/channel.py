@@ -22,9 +22,19 @@ _Call = Callable[[Sink], None]
 
 
 class Channel:
-    def __init__(self, name: str, open_sink: Callable[[], Sink], *, lines: int, warn: Callable[[str], None]) -> None:
-        """`open_sink` is called in the thread: it may load libraries and ask servers. `warn`: once, from any thread."""
-        self._name, self._open, self._warn = name, open_sink, warn
+    def __init__(
+        self,
+        name: str,
+        open_sink: Callable[[], Sink],
+        *,
+        lines: int,
+        warn: Callable[[str], None],
+        abandon: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`open_sink` is called in the thread: it may load libraries and ask servers. `warn`: once, from any thread.
+        `abandon`: ends what would keep the process at its exit, where the sink did not end in time.
+        """
+        self._name, self._open, self._warn, self._abandon = name, open_sink, warn, abandon
         self._queue: queue.Queue[_Call | None] = queue.Queue(maxsize=lines)
         self._state = "failed"
         self._ending = threading.Event()
@@ -51,6 +61,7 @@ class Channel:
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
             self._lose(self._queue.qsize(), "it did not end in time (sinks.close_s)")
+            self._give_up()
 
     def _put(self, call: _Call) -> None:
         try:
@@ -80,6 +91,12 @@ class Channel:
             call(sink)
         except Exception as error:  # the same
             self._lose(lost, describe(error))
+
+    def _give_up(self) -> None:
+        try:
+            self._abandon()
+        except Exception as error:  # another version of its library, say: the exit may then wait for it
+            log.warning("sink not abandoned", extra={"sink": self._name, "cause": describe(error)})
 
     def _lose(self, lines: int, why: str) -> None:
         DROPPED.labels(self._name).inc(lines)

@@ -57,12 +57,26 @@ class Sinks:
 NO_SINKS = Sinks({})
 
 
+def _nothing() -> None:
+    """To be done for a sink whose threads end with the process."""
+
+
+def _abandon_wandb() -> None:
+    from orchestrator.sinks.to_wandb import abandon
+
+    abandon()
+
+
+_ABANDON: Mapping[str, Callable[[], None]] = {"wandb": _abandon_wandb}
+"""Of a sink that keeps more than threads."""
+
+
 @contextmanager
 def open_sinks(recipe: Recipe, folder: RunFolder, *, epoch: int, warn: Callable[[str], None]) -> Iterator[Sinks]:
     """Those that the recipe names. `warn`: of each at most once, from any thread."""
     config = recipe.sinks
     channels = {
-        name: Channel(name, open_sink, lines=config.queue_lines, warn=warn)
+        name: Channel(name, open_sink, lines=config.queue_lines, warn=warn, abandon=_ABANDON.get(name, _nothing))
         for name, open_sink in _makers(recipe, folder).items()
     }
     sinks = Sinks(channels, close_s=config.close_s)

@@ -53,3 +53,15 @@ class WandbSink:
     def close(self, state: str) -> None:
         self._run.summary["state"] = state
         self._run.finish(exit_code=1 if state == "failed" else 0)
+
+
+def abandon() -> None:
+    """End the service that its library keeps beside this process, whose exit would else wait until all is sent, for days if
+    need be. What was not sent stays in its files, from which `wandb sync` sends it. Private names, all of them here.
+    """
+    from wandb.sdk import wandb_setup
+
+    connection = wandb_setup.singleton()._connection
+    if connection is not None and connection._proc is not None:
+        connection._cleanup()  # takes back its hook at the exit, which would complain of a service that is gone
+        connection._proc._process.kill()

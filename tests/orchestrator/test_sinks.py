@@ -6,6 +6,10 @@ they are absent, their tests say so.
 
 import importlib.util
 import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -240,6 +244,37 @@ def test_wandb_keeps_both_lives_offline_under_one_id(tmp_path, monkeypatch):
         )
     for file in folder.path.rglob("*"):
         assert file.is_dir() or b"canarycanary" not in file.read_bytes(), file
+
+
+HANGING = """
+import sys
+from pathlib import Path
+from orchestrator.folder import RunFolder
+from orchestrator.sinks.sinks import open_sinks
+from orchestrator_recipes import a_recipe
+folder = RunFolder(Path(sys.argv[1]))
+folder.create()
+with open_sinks(a_recipe(sinks__wandb={}, sinks__close_s=5.0), folder, epoch=1, warn=print) as sinks:
+    sinks.step({"step": 1, "loss": 1.0})
+    sinks.ended("completed")
+"""
+
+
+def test_a_wandb_server_that_never_answers_does_not_keep_the_command_at_its_exit(tmp_path):
+    """Its library would wait at the exit until all is sent."""
+    pytest.importorskip("wandb", reason="wandb is not part of the pinned stack")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and answers none
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        environment = {"WANDB_BASE_URL": url, "WANDB_API_KEY": "a" * 40, "PYTHONPATH": paths}
+        environment |= {f"WANDB_{name}_DIR": str(tmp_path / name) for name in ("CACHE", "CONFIG", "DATA")}
+        command = [sys.executable, "-c", HANGING, str(tmp_path / "trial")]
+        done = subprocess.run(
+            command, env=os.environ | environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("sinks.wandb: it did not end in time (sinks.close_s); figures are missing there")
+    assert "Traceback" not in done.stderr
 
 
 def test_mlflow_goes_on_with_the_run_that_the_first_life_began(tmp_path, monkeypatch):
