@@ -119,3 +119,12 @@ def test_lock_is_closed_but_for_what_is_left_out() -> None:
 @pytest.mark.parametrize("name", ["docs.lock", "smollm2.lock", "trl.lock"])
 def test_optional_lock_pins_nothing_of_the_first(name: str) -> None:
     assert not pins(name).keys() & STACK.keys()
+
+
+def test_docs_lock_is_closed() -> None:
+    there = STACK.keys() | pins("docs.lock").keys()
+    for name in pins("docs.lock"):
+        for line in metadata.requires(name) or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                assert canonicalize_name(requirement.name) in there, f"{name}: {line}"
