@@ -9,6 +9,7 @@ from experience import wire
 from experience.buffer import BufferRefused, BufferUnavailable, Entry
 from experience.ledger import Ledger
 from experience.schema import BatchRecord, CompletionGroup, Issue, Prompt, ScoredGroup, Settlement
+from experience.server import ServerFailed
 from orchestrator.config import Recipe
 from orchestrator.folder import RunFolder
 from orchestrator.log_reader.entry import Entry as Line
@@ -139,13 +140,13 @@ def _given_back(entry: Entry) -> str:
 def in_flight(recipe: Recipe, folder: RunFolder, sequence: int) -> tuple[Entry | None, Settlement | None]:
     """Its entry, or its end that no batch has recorded yet. ValueError: the server does not answer."""
     brief = recipe.experience.model_copy(update={"retry_s": _PATIENCE_S})
-    buffer = open_buffer(recipe.model_copy(update={"experience": brief}), folder, run_epoch=0, trainer_epoch=0)
-    with closing(buffer):
-        try:
+    asked = recipe.model_copy(update={"experience": brief})
+    try:
+        with closing(open_buffer(asked, folder, run_epoch=0, trainer_epoch=0)) as buffer:
             ends = (one for one in buffer.settled() if one.sequence == sequence)
             return buffer.find(sequence), next(ends, None)
-        except (BufferUnavailable, BufferRefused) as error:
-            raise ValueError(f"group {sequence} is in no batch, and the buffer cannot be asked: {error}") from error
+    except (BufferUnavailable, BufferRefused, ServerFailed) as error:
+        raise ValueError(f"GROUP = {sequence}: is in no batch, and the buffer cannot be asked: {error}") from error
 
 
 def logged(folder: RunFolder, *, step: int, sequences: Iterable[int]) -> Mapping[int, Logged]:

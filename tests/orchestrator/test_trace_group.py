@@ -260,7 +260,7 @@ def test_a_group_that_was_not_trained_says_what_became_of_it(run: RunFolder, gro
 @pytest.mark.parametrize(
     ("group", "said"),
     [
-        ("99", "GROUP = 99: was not issued; batch 2 was committed when 7 groups were"),
+        ("99", "GROUP = 99: no such group was issued; 7 were when batch 2 was committed"),
         ("seven", "GROUP = seven: names no group; write its sequence (17), its id (r/0/17) or step:3"),
         ("other/0/4", "GROUP = other/0/4: is of another run; groups of this one are r/0/…"),
         ("step:9", "GROUP = step:9: there is no such batch; the ledger holds 1 to 2"),
@@ -268,6 +268,11 @@ def test_a_group_that_was_not_trained_says_what_became_of_it(run: RunFolder, gro
 )
 def test_a_mistake_is_one_line(run: RunFolder, group: str, said: str) -> None:
     assert traced(run, group, code=2) == f"headrace: {said}\n"
+
+
+def test_a_run_whose_server_is_not_up_yet_says_so(run: RunFolder) -> None:
+    with run.locked():
+        assert "GROUP = 5: is in no batch, and the buffer cannot be asked: " in traced(run, "5", code=2)
 
 
 def test_any_group_of_a_long_ledger_is_found_in_few_reads(tmp_path: Path) -> None:
