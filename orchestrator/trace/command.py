@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from experience.ledger import Ledger
 from orchestrator import recipe as recipes
 from orchestrator.config import Recipe
 from orchestrator.folder import RunFolder
@@ -65,43 +66,56 @@ def of_step(recipe: Recipe, folder: RunFolder, step: int) -> list[Trace]:
 def of_group(recipe: Recipe, folder: RunFolder, sequence: int) -> Trace:
     """ValueError: nothing is known of it."""
     ledger, now = open_ledger(recipe, folder), time.time()
-    recorded = story.batch_of(ledger, sequence)
-    if recorded is not None:
-        record, end = recorded
-        known = story.logged(folder, step=record.number, sequences=[sequence])[sequence]
-        for scored in story.trained_groups(record) if end.outcome == "trained" else ():
-            if scored.group.prompt.sequence == sequence:
-                return assemble(story.of_trained(scored, known), now=now)
-        state = f"{end.outcome}, as batch {record.number} records: {end.reason}"
-        told = story.of_issue(end, run_id=folder.run_id, state=state)
-        return assemble(replace(told, notes=known.troubles), now=now)
-    return _not_recorded(recipe, folder, sequence, now=now)
+    return (
+        _recorded(ledger, folder, sequence, now=now)
+        or _in_flight(recipe, folder, sequence, now=now)
+        or _recorded(ledger, folder, sequence, now=now)  # it may just have been committed
+        or _left_open(ledger, folder, sequence, now=now)
+    )
 
 
-def _not_recorded(recipe: Recipe, folder: RunFolder, sequence: int, *, now: float) -> Trace:
-    if folder.driver_pid() is not None:
-        entry, end = story.in_flight(recipe, folder, sequence)
-        if entry is not None:
-            return assemble(story.of_entry(entry), now=now)
-        if end is not None:
-            told = story.of_issue(end, run_id=folder.run_id, state=f"{end.outcome}, not yet in a batch: {end.reason}")
-            return assemble(told, now=now)
-    ledger = open_ledger(recipe, folder)
+def _recorded(ledger: Ledger, folder: RunFolder, sequence: int, *, now: float) -> Trace | None:
+    """None: no kept batch has it."""
+    found = story.batch_of(ledger, sequence)
+    if found is None:
+        return None
+    record, end = found
+    known = story.logged(folder, step=record.number, sequences=[sequence])[sequence]
+    for scored in story.trained_groups(record) if end.outcome == "trained" else ():
+        if scored.group.prompt.sequence == sequence:
+            return assemble(story.of_trained(scored, known), now=now)
+    state = f"{end.outcome}, as batch {record.number} records: {end.reason}"
+    told = story.of_issue(end, run_id=folder.run_id, state=state)
+    return assemble(replace(told, notes=known.troubles), now=now)
+
+
+def _in_flight(recipe: Recipe, folder: RunFolder, sequence: int, *, now: float) -> Trace | None:
+    """None: no driver lives here, or the buffer does not know it."""
+    if folder.driver_pid() is None:
+        return None
+    entry, end = story.in_flight(recipe, folder, sequence)
+    if entry is not None:
+        return assemble(story.of_entry(entry), now=now)
+    if end is None:
+        return None
+    told = story.of_issue(end, run_id=folder.run_id, state=f"{end.outcome}, not yet in a batch: {end.reason}")
+    return assemble(told, now=now)
+
+
+def _left_open(ledger: Ledger, folder: RunFolder, sequence: int, *, now: float) -> Trace:
+    """As the newest batch knows it. ValueError: it does not."""
     newest = ledger.read(ledger.newest())
     left = next((issue for issue in newest.open if issue.sequence == sequence), None) if newest else None
     if left is not None:
-        told = story.of_issue(
-            left, run_id=folder.run_id, state="in flight when the run was last alive; a resume goes on with it"
-        )
-        return assemble(told, now=now)
-    issued = newest.next_sequence if newest else 0
-    if sequence < issued:
-        raise ValueError(
-            f"GROUP = {sequence}: its batch is no longer kept; the ledger begins with batch {ledger.numbers()[0]}"
-        )
-    raise ValueError(
-        f"GROUP = {sequence}: was not issued; batch {ledger.newest()} was committed when {issued} groups were"
+        state = "in flight when the run was last alive; a resume goes on with it"
+        return assemble(story.of_issue(left, run_id=folder.run_id, state=state), now=now)
+    if newest is not None and sequence < newest.next_sequence:
+        first = ledger.numbers()[0]
+        raise ValueError(f"GROUP = {sequence}: its batch is no longer kept; the ledger begins with batch {first}")
+    known = (
+        f"{newest.next_sequence} were when batch {newest.number} was committed" if newest else "no batch was committed"
     )
+    raise ValueError(f"GROUP = {sequence}: no such group was issued; {known}")
 
 
 def _arrived(trace: Trace) -> float:
