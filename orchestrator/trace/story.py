@@ -119,13 +119,13 @@ def of_entry(entry: Entry) -> Story:
     held = f"with {holder}{again}, which gave a sign {entry.idle_s:.1f} s ago" if holder else "nobody has taken it"
     if entry.stream == "prompts":
         story = replace(of_prompt(wire.decode(entry.data, Prompt)), issued_at=entry.put_at)
-        name = "is being generated, or waits there" if holder else "waits for generation"
+        name = "being generated, or held" if holder else "waits for generation"
         return replace(
             story, state=f"in flight, not generated: {held}{_given_back(entry)}", now_in=name, now_with=holder
         )
     if entry.stream == "completions":
         story = of_generated(wire.decode(entry.data, CompletionGroup))
-        name = "is being scored, or waits there" if holder else "waits for scoring"
+        name = "being scored, or held" if holder else "waits for scoring"
         return replace(story, state=f"in flight, not scored: {held}{_given_back(entry)}", now_in=name, now_with=holder)
     story = of_scored(wire.decode(entry.data, ScoredGroup))
     return replace(

@@ -158,7 +158,7 @@ def test_what_is_in_flight_lasts_until_now() -> None:
     assert told.state == "in flight, not scored: with score-0, delivery 2, which gave a sign 0.4 s ago"
     trace = assemble(told, now=1.75e9 + 100)  # leased at 1.75e9, 1.75 s of waiting and work
     assert trace.open
-    assert trace.spans[-1].name == "is being scored, or waits there"
+    assert trace.spans[-1].name == "being scored, or held"
     assert trace.spans[-1].seconds == pytest.approx(98.25)
     waiting = Entry(stream="prompts", put_at=T0, data=wire.encode(a_prompt(4)), worker="", deliveries=0, idle_s=3.0)
     trace = assemble(story.of_entry(waiting), now=T0 + 3)
