@@ -14,8 +14,8 @@ Kind = Literal["life", "restart", "fault", "refused", "quarantine", "warning"]
 
 OURS = ("orchestrator", "gen_cluster", "score_cluster", "train_cluster", "experience", "weightstore")
 """Loggers; what libraries warn of stays in the logs."""
-LOG_BYTES = 16 * 1024**2
-"""Read of each log, from its end."""
+LOG_BYTES, LOGS_BYTES = 16 * 1024**2, 64 * 1024**2
+"""Read of each log, from its end, and at most of all together."""
 SHOWN_CHARACTERS = 240
 """Of what an event says of itself."""
 
@@ -83,8 +83,10 @@ _DEATH = Event(
 def read_events(folder: Path) -> list[Event]:
     """By time. Of many alike there is one: a server that is away is asked a hundred times."""
     found: dict[tuple[str, str], Event] = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        for line in _lines(path):
+    paths = sorted(folder.glob("*.jsonl"))
+    budget_bytes = min(LOG_BYTES, LOGS_BYTES // max(1, len(paths)))
+    for path in paths:
+        for line in _lines(path, budget_bytes):
             event = _event(line)
             if event is None:
                 continue
@@ -116,10 +118,10 @@ def clean(text: str) -> str:
     return plain if len(plain) <= SHOWN_CHARACTERS else f"{plain[: SHOWN_CHARACTERS - 1]}…"
 
 
-def _lines(path: Path) -> Iterable[dict[str, Any]]:
+def _lines(path: Path, budget_bytes: int) -> Iterable[dict[str, Any]]:
     """Of these only what can be an event: most lines of a long log are about single batches."""
     with path.open("rb") as file:
-        start = max(0, path.stat().st_size - LOG_BYTES)
+        start = max(0, path.stat().st_size - budget_bytes)
         file.seek(start)
         for line in file.read().splitlines()[1 if start else 0 :]:
             if b'"level": "info"' in line and b'"life ' not in line and b'"stop requested"' not in line:

@@ -123,9 +123,8 @@ def _bar(worker: str, pieces: Sequence[tuple[str, str, float]], told: str, *, to
 def _versions(use: TimeUse) -> Iterator[str]:
     """A tick each; where they are as dense as the picture, they merge into a band."""
     yield f'<text class="who" x="{LEFT - 8}" y="{TOP - 8}" text-anchor="end">versions</text>'
-    for at_s in use.published:
-        x = _x(use, at_s)
-        yield f'<line class="version" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 16}" y2="{TOP - 6}"/>'
+    for x in sorted({round(_x(use, at_s)) for at_s in use.published}):
+        yield f'<line class="version" x1="{x}" x2="{x}" y1="{TOP - 16}" y2="{TOP - 6}"/>'
 
 
 def _axis(use: TimeUse, height: float) -> Iterator[str]:

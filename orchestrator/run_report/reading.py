@@ -38,7 +38,7 @@ def number(row: Mapping[str, Any], *names: str) -> float | None:
     """A finite number at this place of nested objects, None for anything else."""
     value: Any = row
     for name in names:
-        value = value.get(name) if isinstance(value, Mapping) else None
+        value = value.get(name) if isinstance(value, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if -LARGEST < value < LARGEST else None
@@ -48,8 +48,8 @@ def numbers(row: Mapping[str, Any], *names: str) -> dict[str, float]:
     """Of an object at this place: its entries that are finite numbers."""
     inner: Any = row
     for name in names:
-        inner = inner.get(name) if isinstance(inner, Mapping) else None
-    if not isinstance(inner, Mapping):
+        inner = inner.get(name) if isinstance(inner, dict) else None
+    if not isinstance(inner, dict):
         return {}
     return {str(key): value for key in inner if (value := number(inner, key)) is not None}
 

@@ -15,8 +15,8 @@ from orchestrator.run_report.events import BEGINS, Event, clean, deaths, read_ev
 from orchestrator.run_report.reading import Lines, number, read_lines, seconds
 from orchestrator.run_report.samples import Sample, Settled
 
-METRICS_BYTES = 16 * 1024**2
-"""Of metrics.jsonl, some 11,000 steps; of a longer one, steps at even distances."""
+METRICS_BYTES = 8 * 1024**2
+"""Of metrics.jsonl, some 5,000 steps; of a longer one, steps at even distances."""
 TIMELINE_BYTES = 8 * 1024**2
 PATIENCE_S = 5.0
 """With a bucket that does not answer: it may be why the life ends, and the page tells more than the ledger."""
