@@ -1,6 +1,7 @@
 """The dashboards as files: they are what the code says, and ask only for metrics and labels that the code has. 2 seconds."""
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,14 @@ def test_dashboards_keep_run_and_time_when_one_leads_to_another() -> None:
         assert [variable["name"] for variable in found["templating"]["list"]] == ["datasource", "run"]
         assert [(link["includeVars"], link["keepTime"]) for link in found["links"]] == [(True, True)]
         assert found["uid"] == f"headrace-{name}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_remedies_name_keys_that_a_recipe_has(name: str) -> None:
+    known = set(re.findall(r"^\| `(\w+)` \|", (PAGE.parent / "recipes.md").read_text(), re.MULTILINE))
+    for panel in panels(name):
+        for key in re.findall(r"`((?:[a-z_]+\.)+[a-z_]+)`", panel["description"]):
+            assert key.rpartition(".")[2] in known or key.endswith(".jsonl"), f"{panel['title']}: {key}"
 
 
 def test_grafana_finds_the_dashboards_where_the_page_says_that_they_are_mounted() -> None:
