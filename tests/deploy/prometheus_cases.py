@@ -90,6 +90,11 @@ EVALUATION_FAILURES = "driver headrace_eval_failures_total"
 NOT_TRAINED: Changes = {key: None for key in healthy if key.startswith("rank-0 headrace")} | {PROGRESS: None}
 """The ranks have not come to their first step."""
 
+SLOW = rising(0.024, 1000)
+"""86 steps in the last hour, 130 in all: what is judged by steps looks further back."""
+FEW_STEPS = turned(0.005, 0.0222, start=1000, minutes=60)
+"""80 in the last hour, 89 in all: too few to judge."""
+
 CASES: Mapping[str, Case] = {
     # Two steps a minute: 52 steps in 26 minutes.
     "HeadraceKLHigh": Case(
@@ -116,21 +121,24 @@ CASES: Mapping[str, Case] = {
     # 100 steps take 3,000 s: 0.0065 tokens/s are 19.5 in 100 steps, of 173 in the mean; 0.005 are 15 of 168.
     "HeadraceLengthGrowsWithReward": Case(
         base={LENGTH: rising(0.0065, 150), REWARD: rising(1e-5), CORRELATION: steady(0.21)},
-        fires={"by 11 %": {}},
+        fires={"by 11 %": {}, "slow": {STEP: SLOW}},
         quiet={
             "by 9 %": {LENGTH: rising(0.005, 150)},
             "not rewarded": {CORRELATION: steady(0.19)},
             "reward falls": {REWARD: rising(-1e-5, 0.5)},
-            "few steps": {STEP: rising(0.5 * STEPS_PER_S, 1000)},
+            "few steps": {STEP: FEW_STEPS},
+            "flat for an hour": {LENGTH: turned(0.05, 0, start=150, minutes=61)},
             "brief": {CORRELATION: lately(0.9, minutes=10)},
         },
     ),
     # 200 steps take 6,000 s: 1.8e-5 a second are 0.108 standard deviations.
     "HeadraceRewardUpWinRateFlat": Case(
         base={WITHOUT_RISE: steady(200), REWARD: rising(1.8e-5)},
-        fires={"200 steps": {}},
+        fires={"200 steps": {}, "slow": {STEP: SLOW}},
         quiet={
             "199 steps": {WITHOUT_RISE: steady(199)},
+            "few steps": {STEP: FEW_STEPS},
+            "flat for an hour": {REWARD: turned(2e-4, 0, minutes=61)},
             "reward flat": {REWARD: rising(1.5e-5)},
             "brief": {WITHOUT_RISE: switched(0, 200, minutes=10)},
         },

@@ -55,6 +55,8 @@ RECORDED: dict[str, list[dict[str, Any]]] = {
     'headrace:generated_tokens:rate1m{run="healthy"}': [
         {"labels": '{run="healthy",worker="gen-0"}', "value": 2_000_000}
     ],
+    'headrace:length:growth100{run="HeadraceLengthGrowsWithReward, not: few steps"}': [],
+    'headrace:reward:rise200{run="HeadraceRewardUpWinRateFlat, not: few steps"}': [],
     'headrace:overdue_groups:ratio{run="healthy"}': [{"labels": '{run="healthy"}', "value": 10}],
     'headrace:failed_scorings:ratio{run="healthy"}': [{"labels": '{run="healthy"}', "value": 0}],
 }
