@@ -1,12 +1,17 @@
 """What the report says of figures, by hand-made cases; and how the figures come from steps."""
 
+import inspect
 import math
+import re
 from typing import Any
 
 import pytest
+from orchestrator_recipes import a_recipe
 from report_runs import BEGAN, a_healthy_run, a_line, a_reported_run, a_step, commit, said
 
+from orchestrator.config import flatten
 from orchestrator.folder import RunFolder
+from orchestrator.run_report import advice, rules_health, rules_learning
 from orchestrator.run_report.comparison import HOW, compare, differing, same
 from orchestrator.run_report.figures import figures_of, rise_of, window
 from orchestrator.run_report.record import read_run
@@ -298,3 +303,14 @@ def test_folders_that_were_copied_are_the_same_setting() -> None:
     assert not same("eval", often, seldom)
     assert differing({"a": None}, {"b": 1}) == {"a": (None, "(absent)"), "b": ("(absent)", 1)}
     assert differing(first, second) == {"pacing.max_staleness": (1, 2)}
+
+
+def test_keys_that_remedies_name_are_a_recipes() -> None:
+    keys = flatten(a_recipe(evaluation={"path": "h.jsonl"}))
+    sources = [inspect.getsource(module) for module in (advice, rules_health, rules_learning)]
+    sections = "generation|scoring|pacing|store|training|evaluation"
+    named = {key for source in sources for key in re.findall(rf"\b((?:{sections})(?:\.[a-z_]+)+)", source)}
+    assert len(named) > 15
+    assert {key for key in named if not any(one == key or one.startswith(f"{key}.") for one in keys)} == {
+        "evaluation.verdict"  # a module
+    }
