@@ -42,6 +42,7 @@ class Slurm:
 
     def __init__(self, folder: Path, *, script: Path, redis: str, port: int, nodes: str) -> None:
         self.folder, self.port, self.notes = folder, port, folder / "notes"
+        self._jobs: list[subprocess.Popen[str]] = []
         programs = folder / "bin"
         programs.mkdir()
         for name, body in PROGRAMS.items():
@@ -67,9 +68,16 @@ class Slurm:
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         self.notes.write_text("")
         command = ["bash", str(self._script), *arguments]
-        return subprocess.Popen(
-            command, env=self._environment | environment, stderr=subprocess.PIPE, text=True, cwd=self.folder
-        )
+        # Without a pipe: what a job leaves running would keep it open.
+        job = subprocess.Popen(command, env=self._environment | environment, text=True, cwd=self.folder)
+        self._jobs.append(job)
+        return job
+
+    def close(self) -> None:
+        """End the jobs that a failed test left."""
+        for job in self._jobs:
+            job.terminate()
+            job.wait()
 
     def told(self) -> list[str]:
         return self.notes.read_text().splitlines()

@@ -4,7 +4,7 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import own_servers
@@ -16,12 +16,13 @@ PATIENCE_S = 60.0
 
 
 @pytest.fixture
-def slurm(tmp_path: Path) -> Slurm:
+def slurm(tmp_path: Path) -> Iterator[Slurm]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    return Slurm(
-        tmp_path, script=SCRIPT, redis=own_servers.binary_of("redis"), port=port, nodes="127.0.0.1,127.0.0.2,127.0.0.3"
-    )
+    redis, nodes = own_servers.binary_of("redis"), "127.0.0.1,127.0.0.2,127.0.0.3"
+    slurm = Slurm(tmp_path, script=SCRIPT, redis=redis, port=port, nodes=nodes)
+    yield slurm
+    slurm.close()
 
 
 def until(condition: Callable[[], bool]) -> None:
