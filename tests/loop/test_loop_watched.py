@@ -31,9 +31,11 @@ import canary
 import psutil
 import pytest
 from page_in_chromium import chromium, spills
+from prometheus_server import running
+from prometheus_shipped import configuration
 from typer.testing import CliRunner
 from watched_dashboards import EMPTY, panels_without_data
-from watched_run import LIVE_STEP, NAME, STEPS, Watched, watching
+from watched_run import JUDGE_S, LIVE_STEP, NAME, STEPS, Watched, watching
 
 from deploy.grafana.render.__main__ import render
 from orchestrator import recipe as recipes
@@ -170,6 +172,20 @@ def test_a_group_in_flight_is_found_where_it_is(live: Watched) -> None:
     assert found["spans"][-1]["end"] == pytest.approx(time.time(), abs=30)
 
 
+def test_prometheus_finds_every_process_by_file_and_over_http(live: Watched, workplace: Path) -> None:
+    """With the configurations that ship, in a server of its own: the other one counts no process twice."""
+    wanted = {name: name.partition("-")[0] for name in ("driver", "eval-0", "gen-0", "rank-0", "rank-1", "score-0")}
+    listed = json.loads((live.run / "targets.json").read_text())
+    (driver,) = [one["targets"][0] for one in listed if one["labels"]["worker"] == "driver"]
+    with running(configuration(workplace / "discovery.yml", root=live.run.parent, driver=driver)) as prometheus:
+
+        def found(job: str) -> dict[str, str]:
+            labels = [s["metric"] for s in prometheus.query(f'up{{job="{job}",run="watched"}} == 1')]
+            return {label["worker"]: label["role"] for label in labels}
+
+        prometheus.until("all up", lambda: found("headrace") == wanted == found("headrace-http"))
+
+
 # After its end.
 
 
@@ -281,3 +297,13 @@ def test_the_way_of_a_trained_group_is_whole(ended: Watched) -> None:
     batch = json.loads(said("trace", ended.run, "step:3", "--json"))["groups"]
     assert [one["sequence"] for one in batch] == list(range(16, 24))
     assert {one["spans"][-1]["end"] for one in batch} == {found["end"]}
+
+
+def test_no_alert_rang_in_a_run_that_was_well_and_its_targets_are_gone(ended: Watched) -> None:
+    server = ended.prometheus
+    span = {"start": ended.started, "end": time.time(), "step_s": JUDGE_S}
+    rang = server.query_range('ALERTS{alertstate="firing",run="watched"}', **span)
+    assert {one["metric"]["alertname"] for one in rang} == set()
+    judged = server.query_range('headrace:busy:ratio{run="watched"}', **span)
+    assert {one["metric"]["worker"] for one in judged} >= {"driver", "gen-0", "rank-0", "rank-1", "score-0"}
+    server.until("the end of all targets", lambda: server.targets() == [])

@@ -12,12 +12,15 @@ import yaml
 from canary import ENVIRONMENT
 from loop_commands import Life, living
 from prometheus_server import Prometheus, running
+from prometheus_shipped import RULES
 
 NAME = "watched"
 STEPS = 40
 HOLD = f"evaluation.fetched@{STEPS}"
 """Here the evaluator waits, with all other processes idle, until the tests that look at a living run are through."""
 SCRAPE_S = 1
+JUDGE_S = 5
+"""Between looks of the rules that ship: all alerts wait for longer."""
 LIVE_STEP = 6
 """From here on a run counts as at work: every stage has handed on something, and the first evaluation is asked for."""
 CHANGES: dict[str, Any] = {
@@ -97,11 +100,12 @@ def watching(workplace: Path) -> Iterator[Watched]:
 
 
 def _configuration(folder: Path, *, targets: Path) -> Path:
-    """Scrape what the run says every second; the file of targets comes with the run."""
+    """Scrape what the run says every second, by the rules that ship; the file of targets comes with the run."""
     found = {"files": [str(targets)], "refresh_interval": f"{SCRAPE_S}s"}
     scrape = {"job_name": "headrace", "file_sd_configs": [found]}
     path = folder / "prometheus.yml"
-    path.write_text(yaml.safe_dump({"global": {"scrape_interval": f"{SCRAPE_S}s"}, "scrape_configs": [scrape]}))
+    every = {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": f"{JUDGE_S}s"}
+    path.write_text(yaml.safe_dump({"global": every, "rule_files": [RULES], "scrape_configs": [scrape]}))
     return path
 
 
