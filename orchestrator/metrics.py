@@ -22,7 +22,7 @@ ISSUED = Counter(
     "headrace_run_issued_groups_total", "Groups issued, by whether the prompt was issued before", ["attempt"]
 )
 PASSED_OVER = Counter("headrace_run_passed_over_prompts_total", "Prompts that could not be asked, and were dropped")
-RESTARTS = Gauge("headrace_run_restarts", "Restarts in this life, by role", ["role"])
+RESTARTS = Gauge("headrace_run_restarts", "Restarts in this life, of all ranks together and of other workers", ["kind"])
 EPOCH = Gauge("headrace_run_epoch", "Fencing epoch of this life of the orchestrator")
 TRAINER_EPOCH = LateGauge("headrace_run_trainer_epoch", "Fencing epoch of the ranks in hand")
 DISK_FREE = Gauge(

@@ -156,8 +156,8 @@ class Reporter:
 
     def _export(self, trainer: Trainer, supervisor: Supervisor) -> None:
         metrics.STEP.set(trainer.reached)
-        metrics.RESTARTS.labels(role="trainer").set(trainer.restarts)
-        metrics.RESTARTS.labels(role="worker").set(supervisor.restarts)
+        metrics.RESTARTS.labels(kind="trainer").set(trainer.restarts)
+        metrics.RESTARTS.labels(kind="worker").set(supervisor.restarts)
 
 
 def _now() -> str:

@@ -197,10 +197,11 @@ NAMED_OTHERWISE = {
     "headrace_run_steps_planned",
 }
 LABEL_NAMES = frozenset(
-    {"action", "attempt", "component", "gpu", "measure", "n", "outcome", "path"}
-    | {"phase", "reason", "result", "role", "sink", "stage", "stream"}
+    {"action", "attempt", "component", "gpu", "kind", "measure", "n", "outcome", "path"}
+    | {"phase", "reason", "result", "sink", "stage", "stream"}
 )
-"""Each has few values: names of a recipe's rewards, or a set that the code or this page closes."""
+"""Each has few values: names of a recipe's rewards, or a set that the code or this page closes. None is a label that every
+target has (run, role, worker), which would hide it."""
 
 
 def test_names_of_metrics_end_in_base_units() -> None:

@@ -122,7 +122,7 @@ def _healthy() -> list[Any]:
     firing = {"alertname": "Alert", "severity": "Severity", "worker": "Process"}
     up = {"1": ("up", look.GREEN), "0": ("down", look.RED)}
     alerts = {"alerts": of("ALERTS", alertstate="firing")}
-    restarts = {"{{exported_role}}": largest("headrace_run_restarts", by="exported_role")}
+    restarts = {"{{kind}}": largest("headrace_run_restarts", by="kind")}
     return [
         states("Processes", {"{{worker}}": of("up")}, values=up, width=8),
         counts("Versions", versions),

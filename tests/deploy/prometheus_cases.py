@@ -79,7 +79,7 @@ PUBLISH_STALL = "rank-0 headrace_train_publish_stall_seconds_sum"
 CHECKPOINT_STALL = "rank-0 headrace_train_checkpoint_stall_seconds_sum"
 OVERDUE = 'gen-0 headrace_gen_groups_total{result="overdue"}'
 FAILURES = 'score-0 headrace_score_failures_total{component="total"}'
-RESTARTS = 'driver headrace_run_restarts{exported_role="worker"}'
+RESTARTS = 'driver headrace_run_restarts{kind="worker"}'
 FREE = 'driver headrace_run_disk_free_bytes{path="run"}'
 RETRIED = 'rank-0 headrace_store_retried_requests_total{action="put"}'
 CORRUPT, REFUSED = "driver headrace_weights_corrupt_versions_total", "gen-0 headrace_gen_refused_versions_total"

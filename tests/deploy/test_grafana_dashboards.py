@@ -13,8 +13,8 @@ from deploy.grafana.generate import PAGE, described, documents
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("experience", "gen_cluster", "orchestrator", "score_cluster", "train_cluster", "weightstore")
-OF_TARGETS = {"run", "role", "worker", "exported_role"}
-"""Of every scraped series; a metric's own `role` becomes `exported_role` beside the target's."""
+OF_TARGETS = {"run", "role", "worker"}
+"""Of every scraped series."""
 OF_OTHERS = {
     "up": set(),
     "ALERTS": {"alertstate"},

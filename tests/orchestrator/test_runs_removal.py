@@ -12,6 +12,7 @@ from orchestrator_folders import a_run
 from experience.server import EmbeddedServer
 from orchestrator import cli, removal
 from orchestrator.folder import RunAlive, RunFolder
+from orchestrator.subcommands import runs as runs_commands
 from weightstore.blobs import FileBlobStore, StoreError
 
 
@@ -89,10 +90,10 @@ def test_without_an_answer_nothing_goes(here, rm, monkeypatch):
     filled(here, "trial", state="completed")
     code, _, err = rm("trial")
     assert (code, "--yes removes what is listed above" in err) == (2, True)
-    monkeypatch.setattr(cli, "_confirmed", lambda question: False)
+    monkeypatch.setattr(runs_commands, "_confirmed", lambda question: False)
     assert rm("trial")[0] == 1
     assert os.listdir(here / "runs") == ["trial"]
-    monkeypatch.setattr(cli, "_confirmed", lambda question: question == "remove 1 run for good?")
+    monkeypatch.setattr(runs_commands, "_confirmed", lambda question: question == "remove 1 run for good?")
     assert rm("trial")[0] == 0
     assert os.listdir(here / "runs") == []
 
