@@ -6,7 +6,7 @@ A figure that cannot be had is absent. `first` and `last` are means over the fir
 import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.run_report.reading import number, numbers, seconds
@@ -47,6 +47,7 @@ KEYS: Mapping[str, str] = {
     "unique, distinct_4, equal_groups (shares)",
     "reward_rise": "reward_last less reward_first",
     "reward_noise": "standard error of that difference, from how much neighbouring steps differ",
+    "reward_highest": "mean over as many neighbouring steps as make the end, where it was highest",
     "kl_highest": "of any step",
     "kl_jump": "largest rise from one step to the next",
     "kl_alarm_steps": "longest stretch of steps above KL_ALARM nats",
@@ -108,11 +109,12 @@ def rise_of(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _first_and_last(steps: Sequence[Row]) -> dict[str, float | None]:
+    """Of the steps that have the figure: a run that diverged is told by its last numbers, and by its broken steps."""
     found: dict[str, float | None] = {}
-    size = window(len(steps))
     for name, path in _FIRST_AND_LAST.items():
-        found[f"{name}_first"] = _mean([number(row, *path) for row in steps[:size]])
-        found[f"{name}_last"] = _mean([number(row, *path) for row in steps[-size:]])
+        values = [value for row in steps if (value := number(row, *path)) is not None]
+        size = window(len(values))
+        found[f"{name}_first"], found[f"{name}_last"] = _mean(values[:size]), _mean(values[-size:])
     return found
 
 
@@ -121,19 +123,36 @@ def _rise(steps: Sequence[Row]) -> dict[str, float | None]:
     if len(values) < LEAST_STEPS:
         return {}
     rise, noise = rise_of(values)
-    return {"reward_rise": rise, "reward_noise": noise}
+    return {
+        "reward_rise": rise,
+        "reward_noise": noise,
+        "reward_highest": max(_moving_means(values, window(len(values)))),
+    }
+
+
+def _moving_means(values: Sequence[float], size: int) -> Iterator[float]:
+    """Over each `size` neighbours; what sums of 100,000 lose by rounding is far below any noise."""
+    sums = [0.0, *itertools.accumulate(values)]
+    return ((after - before) / size for before, after in zip(sums, sums[size:], strict=False))
 
 
 def _kl(steps: Sequence[Row]) -> dict[str, float | None]:
-    values = [value for row in steps if (value := number(row, "kl_per_response")) is not None]
-    if not values:
+    """Of a long run steps are missing between those that were read: a stretch counts them, a jump is between neighbours."""
+    told = [(int(number(row, "step") or 0), number(row, "kl_per_response")) for row in steps]
+    found = [(step, value) for step, value in told if value is not None]
+    if not found:
         return {}
-    longest = current = 0
-    for value in values:
-        current = current + 1 if value > KL_ALARM else 0
-        longest = max(longest, current)
-    jumps = [b - a for a, b in itertools.pairwise(values)]
-    return {"kl_highest": max(values), "kl_alarm_steps": float(longest), "kl_jump": max(jumps, default=0.0)}
+    longest = 0
+    since: int | None = None
+    for step, value in found:
+        since = None if value <= KL_ALARM else step if since is None else since
+        longest = max(longest, 0 if since is None else step - since + 1)
+    jumps = [b - a for (before, a), (step, b) in itertools.pairwise(found) if step == before + 1]
+    return {
+        "kl_highest": max(value for _, value in found),
+        "kl_alarm_steps": float(longest),
+        "kl_jump": max(jumps, default=0.0),
+    }
 
 
 def _own_gap(row: Row) -> float | None:
@@ -179,11 +198,16 @@ def _pace(run: RunRecord) -> dict[str, float | None]:
 
 
 def _wall_s(run: RunRecord) -> float:
-    """Each life's last word of its own clock, added up."""
+    """Each life's last word of its own clock, added up: another epoch, or a clock that fell, is another life."""
     total = last = 0.0
+    epoch: Any = None
     for row in run.timeline or sorted(run.steps, key=lambda row: seconds(row) or 0.0):
-        elapsed = number(row, "elapsed_s") or 0.0
-        total, last = (total + last, elapsed) if elapsed < last else (total, elapsed)
+        elapsed = number(row, "elapsed_s")
+        if elapsed is None:
+            continue
+        if elapsed < last or row.get("epoch") != epoch:
+            total, epoch = total + last, row.get("epoch")
+        last = elapsed
     return total + last
 
 

@@ -2,7 +2,7 @@
 
 from orchestrator.evaluation.verdict import FEW_WORDS, MEANINGFUL, STRONG
 from orchestrator.run_report.figures import KL_ALARM, LEAST_STEPS
-from orchestrator.run_report.grades import Figures, Reasons, bad, doubtful, good, note, ratio, risen, wins
+from orchestrator.run_report.grades import BEYOND_NOISE, Figures, Reasons, bad, doubtful, good, note, ratio, risen, wins
 
 KL_HEALTHY = (3.0, 10.0)
 """Nats a response."""
@@ -10,6 +10,8 @@ KL_PATIENCE_STEPS = 50
 """Above KL_ALARM before it counts for more than a spike."""
 KL_JUMP = 5.0
 """Nats from one step to the next."""
+KEPT = 0.5
+"""Of what the reward had gained at its height, that the end must have kept: single windows stand out by less."""
 LONGER, SHORTER = 1.5, 0.5
 """Length at the end over that at the beginning, beyond which it needs a reason; the evaluation's gates have the same."""
 GROWING, REWARDED = 1.2, 0.2
@@ -40,11 +42,12 @@ def ending(figures: Figures, *, state: str, cause: str) -> Reasons:
 
 def trained(figures: Figures) -> Reasons:
     if figures["steps"] < LEAST_STEPS:
-        yield doubtful("reward", f"{figures['steps']:.0f} steps were trained: too few to tell a trend.")
+        count = f"{figures['steps']:.0f} step{' was' if figures['steps'] == 1 else 's were'}"
+        yield doubtful("reward", f"{count} trained: too few to tell a trend.")
     if broken := figures.get("broken_steps"):
         yield bad(
             "loss",
-            f"In {broken:.0f} steps loss, reward or gradient was no finite number.",
+            f"In {broken:.0f} step{'s' * (broken > 1)} loss, reward or gradient was no finite number.",
             "Lower training.optimizer.learning_rate; headrace run --replay trains those batches again.",
         )
 
@@ -56,7 +59,7 @@ def reward(figures: Figures) -> Reasons:
     span = f"from {figures['reward_first']:.3g} to {figures['reward_last']:.3g}"
     measure = f"by {abs(figures['reward_rise']):.3g}, with a standard error of {figures['reward_noise']:.2g}"
     if moved == "rose":
-        yield good("reward", f"The reward rose beyond its noise, {span} ({measure}).")
+        yield from _risen(figures, f"{span} ({measure})")
     elif moved == "fell":
         yield bad(
             "reward",
@@ -71,6 +74,19 @@ def reward(figures: Figures) -> Reasons:
             if figures.get("kl_jump", 0.0) > KL_JUMP
             else "Take more steps, a higher learning rate, or prompts on which answers differ in reward.",
         )
+
+
+def _risen(figures: Figures, told: str) -> Reasons:
+    highest, last = figures.get("reward_highest", 0.0), figures["reward_last"]
+    gain, lost = highest - figures["reward_first"], highest - last
+    if lost > KEPT * gain and lost > BEYOND_NOISE * figures["reward_noise"]:
+        yield doubtful(
+            "reward",
+            f"The reward rose, {told}, but it had been at {highest:.3g}: {lost / gain:.0%} of the gain is lost again.",
+            "Lower training.optimizer.learning_rate, or take a version from before the fall.",
+        )
+    else:
+        yield good("reward", f"The reward rose beyond its noise, {told}.")
 
 
 def judged(figures: Figures) -> Reasons:

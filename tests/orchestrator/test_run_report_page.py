@@ -100,7 +100,7 @@ def test_a_run_that_has_hardly_begun_has_a_page(tmp_path: Path, steps: int) -> N
     )
     page = page_of(run)
     Page(page)
-    assert f"{steps} steps were trained: too few to tell a trend." in page
+    assert f"{steps} {'step was' if steps == 1 else 'steps were'} trained: too few to tell a trend." in page
     assert ("No step was trained." in page) == (steps == 0)
 
 

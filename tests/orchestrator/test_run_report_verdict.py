@@ -16,6 +16,7 @@ from orchestrator.run_report.comparison import HOW, compare, differing, same
 from orchestrator.run_report.figures import figures_of, rise_of, window
 from orchestrator.run_report.record import read_run
 from orchestrator.run_report.verdict import Verdict, verdict
+from orchestrator.run_report.write import write_report
 
 HEALTHY = {
     "steps": 100.0,
@@ -64,6 +65,7 @@ EVEN = {"win_rate": 0.5, "win_rate_low": 0.45, "win_rate_high": 0.55}
         ({"reward_rise": 0.1}, "doubtful", "reward"),  # 2 standard errors of 0.05
         ({"reward_rise": 0.0, "reward_noise": 0.0}, "doubtful", "reward"),  # all the same for ever
         ({"reward_rise": -0.2, "reward_last": 0.0}, "bad", "reward"),
+        ({"reward_highest": 1.7}, "doubtful", "reward"),  # of a gain of 1.5 it has lost 0.8
         ({"broken_steps": 2.0}, "bad", "loss"),
         (EVEN, "bad", "hacking"),  # the reward rose, and the judge sees nothing of it
         ({"win_rate": 0.4, "win_rate_low": 0.35, "win_rate_high": 0.45}, "bad", "win rate"),
@@ -204,6 +206,49 @@ def test_no_number_leaves_a_gap_and_is_counted(tmp_path: Any) -> None:
     figures = figures_by(a_reported_run(tmp_path, steps=steps))
     assert figures["broken_steps"] == 1
     assert figures["kl_highest"] == pytest.approx(1.0)
+
+
+def test_a_run_that_diverged_is_told_by_its_last_numbers(tmp_path: Any) -> None:
+    """Of 40 steps the first 5 and the last 5 are broken; windows are of 3 of the 30 that are left: 6 to 8, 33 to 35."""
+    lost = dict.fromkeys(("reward_mean", "loss", "grad_norm", "truncated", "response_length_mean"), float("nan"))
+    lost["reward_measures"] = {}  # type: ignore[assignment]
+    steps = [a_step(step, reward_mean=step / 10) | (lost if not 5 < step <= 35 else {}) for step in range(1, 41)]
+    run = a_reported_run(tmp_path, steps=steps)
+    figures = figures_by(run)
+    assert (figures["reward_first"], figures["reward_last"]) == (pytest.approx(0.7), pytest.approx(3.4))
+    assert figures["reward_rise"] == pytest.approx(figures["reward_last"] - figures["reward_first"])
+    assert figures["broken_steps"] == 10
+    content = write_report(run, run.report)
+    assert content["verdict"] == "bad"
+    assert "In 10 steps loss, reward or gradient was no finite number." in content["headline"]
+
+
+def test_a_reward_that_fell_from_its_height_is_not_good(tmp_path: Any) -> None:
+    """Up by 0.1 a step to 2.0, then down to 0.5, which is still more than it began with."""
+    rewards = [step / 10 for step in range(21)] + [2 - 0.075 * step for step in range(1, 21)]
+    run = a_reported_run(tmp_path, steps=[a_step(step, reward_mean=reward) for step, reward in enumerate(rewards)])
+    figures = figures_by(run)
+    # Windows of 4: 0, .1, .2, .3 make 0.15; 0.725, .65, .575, .5 make 0.6125; 1.9, 2.0, 1.925, 1.85 make 1.91875.
+    assert figures["reward_first"] == pytest.approx(0.15)
+    assert figures["reward_last"] == pytest.approx(0.6125)
+    assert figures["reward_highest"] == pytest.approx(1.91875)
+    found = verdict(figures, state="completed")
+    assert found.grade == "doubtful"
+    assert "had been at 1.92: 74% of the gain is lost again" in found.headline
+
+
+def test_steps_that_were_left_out_of_a_long_run_make_no_jump_and_count_for_a_stretch(tmp_path: Any) -> None:
+    """Every 20th step was read: KL is 16 from step 40 to step 100, and rose by 10 in 20 steps, by 1 in one."""
+    told = {1: 4.0, 2: 5.0, 20: 6.0, 40: 16.0, 60: 16.0, 80: 16.0, 100: 16.0, 120: 7.0}
+    figures = figures_by(a_reported_run(tmp_path, steps=[a_step(at, kl_per_response=kl) for at, kl in told.items()]))
+    assert figures["kl_jump"] == 1
+    assert figures["kl_alarm_steps"] == 61
+
+
+def test_wall_time_adds_up_lives_whose_clocks_do_not_fall(tmp_path: Any) -> None:
+    """A life of 30 s, and one of which the first line is of 40 s."""
+    lines = [a_line(10.0), a_line(30.0), a_line(40.0, epoch=3), a_line(50.0, epoch=3)]
+    assert figures_by(a_reported_run(tmp_path, timeline=lines))["wall_s"] == pytest.approx(80)
 
 
 def test_settlements_and_quarantines_make_the_share_that_was_not_trained(tmp_path: Any) -> None:
