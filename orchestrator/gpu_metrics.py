@@ -48,16 +48,14 @@ class GpuCollector(Collector):
         for place, name in enumerate(self._names):
             try:
                 handle = self._handle(name)
-                memory, rates = (
-                    self._nvml.nvmlDeviceGetMemoryInfo(handle),
-                    self._nvml.nvmlDeviceGetUtilizationRates(handle),
-                )
-            except self._nvml.NVMLError as error:  # a device that fell off the bus, or that says not all of this
-                log.debug("GPU not asked", extra={"gpu": place, "error": str(error)})
-                continue
-            used.add_metric([str(place)], memory.used)
-            total.add_metric([str(place)], memory.total)
-            busy.add_metric([str(place)], rates.gpu / 100)
+                memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
+                used.add_metric([str(place)], memory.used)
+                total.add_metric([str(place)], memory.total)
+                busy.add_metric([str(place)], self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
+            except (
+                self._nvml.NVMLError
+            ) as error:  # fell off the bus, or tells no use, as parts of a device (MIG) do not
+                log.debug("GPU tells not all", extra={"gpu": place, "error": str(error)})
         return families
 
     def _handle(self, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import socket
 import threading
@@ -22,6 +23,8 @@ from orchestrator.targets import Targets, endpoint, own_address
 if TYPE_CHECKING:
     from orchestrator.config import Recipe
 
+log = logging.getLogger(__name__)
+
 _LOOPBACK = "127.0.0.1"
 _SILENT_S = 30.0
 """A client that sends nothing for so long is let go; a scrape takes milliseconds."""
@@ -30,6 +33,10 @@ _SILENT_S = 30.0
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     """A client that hangs holds up no end of a run."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away or fell silent: its traceback would stand among the run's own words."""
+        log.debug("a client was let go", exc_info=True)
 
 
 class _Handler(WSGIRequestHandler):

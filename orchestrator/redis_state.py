@@ -26,6 +26,7 @@ class RedisState:
     def __init__(self) -> None:
         self._looked_at = -LOOK_S
         self._forbidden = False
+        self._silent = False
         self.seen: Mapping[str, Any] = NOTHING
 
     def tick(self, now: float, ask: Callable[[], Mapping[str, Any]]) -> None:
@@ -35,6 +36,7 @@ class RedisState:
         try:
             if info := ask():
                 self.seen = _show(info)
+            self._silent = False
         except redis.exceptions.NoPermissionError as error:
             self._forbidden = True
             metrics.REDIS_UP.set(1)
@@ -42,18 +44,31 @@ class RedisState:
         except redis.RedisError as error:
             self.seen = NOTHING
             metrics.REDIS_UP.set(0)
-            log.warning("the server does not tell its state", extra={"error": str(error)})
+            if not self._silent:  # once for each time that it falls silent
+                log.warning("the server does not tell its state", extra={"error": str(error)})
+            self._silent = True
+
+
+_GAUGES = (
+    ("used_memory", metrics.REDIS_MEMORY),
+    ("maxmemory", metrics.REDIS_MEMORY_LIMIT),
+    ("aof_enabled", metrics.REDIS_AOF_ENABLED),
+    ("aof_delayed_fsync", metrics.REDIS_AOF_DELAYED),
+    ("aof_current_size", metrics.REDIS_AOF_BYTES),
+    ("connected_clients", metrics.REDIS_CLIENTS),
+)
+"""By field of INFO, numbers all; what speaks Redis's protocol need not tell each of them."""
 
 
 def _show(info: Mapping[str, Any]) -> dict[str, Any]:
-    used, limit, aof = int(info["used_memory"]), int(info["maxmemory"]), bool(info["aof_enabled"])
-    write_ok = info.get("aof_last_write_status", "ok") == "ok"
     metrics.REDIS_UP.set(1)
-    metrics.REDIS_MEMORY.set(used)
-    metrics.REDIS_MEMORY_LIMIT.set(limit)
-    metrics.REDIS_AOF_ENABLED.set(aof)
+    for name, gauge in _GAUGES:
+        if name in info:
+            gauge.set(int(info[name]))
+    write_ok = info.get("aof_last_write_status", "ok") == "ok"
     metrics.REDIS_AOF_WRITE_OK.set(write_ok)
-    metrics.REDIS_AOF_DELAYED.set(int(info.get("aof_delayed_fsync", 0)))
-    metrics.REDIS_AOF_BYTES.set(int(info.get("aof_current_size", 0)))
-    metrics.REDIS_CLIENTS.set(int(info["connected_clients"]))
-    return {"used_bytes": used, "limit_bytes": limit, "aof_ok": aof and write_ok}
+    return {
+        "used_bytes": info.get("used_memory"),
+        "limit_bytes": info.get("maxmemory"),
+        "aof_ok": bool(info["aof_enabled"]) and write_ok if "aof_enabled" in info else None,
+    }

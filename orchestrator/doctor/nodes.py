@@ -117,13 +117,7 @@ def _ask(recipe: Recipe, there: Mapping[str, str], *, meeting: Path | None) -> d
             answer = ray.get(call, timeout=recipe.supervise.starting_s)
             answers[address] = {**answer, "skew": _skew(doctors[address])}
         except (GetTimeoutError, RayError) as failure:
-            cause = " ".join(str(failure).strip().splitlines()[-1:])
-            answers[address] = error(
-                "node",
-                f"no answer ({type(failure).__name__}: {cause})",
-                "no process of a run would come up there either",
-                "install the same packages there, and see that the node is not overloaded, or take it out of the cluster",
-            )
+            answers[address] = _no_answer(failure)
     _reach_one_another(
         {address: doctors[address] for address, one in answers.items() if isinstance(one, dict)}, answers
     )
@@ -132,18 +126,38 @@ def _ask(recipe: Recipe, there: Mapping[str, str], *, meeting: Path | None) -> d
     return answers
 
 
+def _no_answer(failure: Exception) -> Finding:
+    cause = " ".join(str(failure).strip().splitlines()[-1:])
+    return error(
+        "node",
+        f"no answer ({type(failure).__name__}: {cause})",
+        "no process of a run would come up there either",
+        "install the same packages there, and see that the node is not overloaded, or take it out of the cluster",
+    )
+
+
 def _reach_one_another(doctors: Mapping[str, Any], answers: dict[str, dict[str, Any] | Finding]) -> None:
     """Add to each answer the nodes that this one does not reach."""
-    opened = {address: doctor.open_port.remote() for address, doctor in doctors.items()}
-    ports = {address: int(ray.get(call, timeout=_PORTS_S)) for address, call in opened.items()}
+    ports = _got({address: doctor.open_port.remote() for address, doctor in doctors.items()}, answers)
     tried = {
-        address: doctor.try_ports.remote({other: port for other, port in ports.items() if other != address})
-        for address, doctor in doctors.items()
+        address: doctors[address].try_ports.remote({other: port for other, port in ports.items() if other != address})
+        for address in ports
     }
-    for address, call in tried.items():
+    for address, unreached in _got(tried, answers).items():
         answer = answers[address]
         assert isinstance(answer, dict)
-        answer["unreached"] = ray.get(call, timeout=_PORTS_S)
+        answer["unreached"] = unreached
+
+
+def _got(calls: Mapping[str, Any], answers: dict[str, dict[str, Any] | Finding]) -> dict[str, Any]:
+    """By address; a node that fails meanwhile has that in place of its answer, and costs those of no other."""
+    found = {}
+    for address, call in calls.items():
+        try:
+            found[address] = ray.get(call, timeout=_PORTS_S)
+        except (GetTimeoutError, RayError) as failure:
+            answers[address] = _no_answer(failure)
+    return found
 
 
 def _skew(doctor: Any) -> tuple[float, float]:

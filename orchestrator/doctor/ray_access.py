@@ -40,7 +40,7 @@ def judge_dashboard(url: str) -> Iterator[Finding]:
     host = url.rpartition(":")[0].strip("[]")
     if not host:
         yield ok("ray dashboard", "off")
-    elif host == "localhost" or ipaddress.ip_address(host).is_loopback:
+    elif _on_loopback(host):
         yield ok("ray dashboard", f"{url}, on loopback")
     else:
         yield warning(
@@ -49,3 +49,11 @@ def judge_dashboard(url: str) -> Iterator[Finding]:
             "it takes jobs and shows logs, to all who reach that address",
             "ray start --head --dashboard-host=127.0.0.1, and an SSH tunnel to it",
         )
+
+
+def _on_loopback(host: str) -> bool:
+    """A name is told from an address, and not looked up: another machine may know it otherwise."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -2,13 +2,16 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from orchestrator_folders import sections, write_model, write_rows
 from orchestrator_recipes import a_recipe
 from own_servers import OwnServer, binary_of
+from ray.exceptions import ActorDiedError
 
 from orchestrator import yamlfile
 from orchestrator.doctor import command, experience_server, nodes, ray_access, reach, secrets, store
@@ -192,7 +195,32 @@ def test_a_cluster_without_a_token_or_with_an_open_dashboard_is_warned_of():
     assert severities(ray_access.judge_token(False, address="auto")) == {"ray token": "warning"}
     for url, severity in (("", "ok"), ("127.0.0.1:8265", "ok"), ("[::1]:1", "ok"), ("10.0.0.4:8265", "warning")):
         assert severities(ray_access.judge_dashboard(url)) == {"ray dashboard": severity}
-    assert severities(ray_access.judge_dashboard("0.0.0.0:8265")) == {"ray dashboard": "warning"}
+    for url in ("0.0.0.0:8265", "head.example:8265"):  # a name too, which must not end the look at the cluster
+        assert severities(ray_access.judge_dashboard(url)) == {"ray dashboard": "warning"}
+    assert severities(ray_access.judge_dashboard("localhost:8265")) == {"ray dashboard": "ok"}
+
+
+class Doctor:
+    """Calls that are answered when `ray.get` asks: .open_port.remote() and .try_ports.remote(targets)."""
+
+    def __init__(self, port: int, unreached: list[str] | Exception) -> None:
+        self.open_port = SimpleNamespace(remote=lambda: lambda: port)
+        self.try_ports = SimpleNamespace(remote=lambda targets: partial(self._try, targets, unreached))
+
+    def _try(self, targets: dict[str, int], unreached: list[str] | Exception) -> list[str]:
+        if isinstance(unreached, Exception):
+            raise unreached
+        return [f"{one}:{targets[one]}" for one in unreached]
+
+
+def test_a_node_that_dies_while_others_are_tried_costs_its_own_answer_alone(monkeypatch):
+    monkeypatch.setattr(nodes.ray, "get", lambda call, timeout: call())
+    doctors = {"a": Doctor(1, ["b"]), "b": Doctor(2, ActorDiedError()), "c": Doctor(3, [])}
+    answers = {address: answer() for address in doctors}
+    nodes._reach_one_another(doctors, answers)
+    assert (answers["a"]["unreached"], answers["c"]["unreached"]) == (["b:2"], [])
+    assert answers["b"].severity == "error"
+    assert "ActorDiedError" in answers["b"].found
 
 
 def answer(**changes: Any) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import http.client
 import json
 import os
 import socket
+import struct
+import threading
 import urllib.error
 import urllib.request
 
@@ -11,7 +13,7 @@ import pytest
 from orchestrator_recipes import a_recipe
 from prometheus_client.parser import text_string_to_metric_families
 
-from orchestrator import metrics
+from orchestrator import metrics, metrics_server
 from orchestrator.folder import RunFolder
 from orchestrator.metrics_config import MetricsConfig
 from orchestrator.metrics_server import port_problems, serving
@@ -74,6 +76,24 @@ def test_the_driver_serves_its_metrics_and_all_targets_and_nothing_else(folder, 
         assert os.environ["PATH"] not in text
     with pytest.raises(OSError, match="refused"):
         get(address, "/metrics")
+
+
+def test_clients_that_fall_silent_or_hang_up_leave_no_word_on_the_runs_terminal(folder, monkeypatch, capfd):
+    monkeypatch.setattr(metrics_server._Handler, "timeout", 0.05)
+    let_go = threading.Semaphore(0)
+    shut = metrics_server._Server.shutdown_request
+    monkeypatch.setattr(
+        metrics_server._Server, "shutdown_request", lambda self, client: (shut(self, client), let_go.release())
+    )
+    with serving(MetricsConfig(), folder, host=LOOPBACK):
+        host, _, port = driver_of(folder).partition(":")
+        with socket.create_connection((host, int(port))):
+            assert let_go.acquire(timeout=30)
+        with socket.create_connection((host, int(port))) as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends by a reset
+        assert let_go.acquire(timeout=30)
+        get(driver_of(folder), "/sd").close()
+    assert capfd.readouterr().err == ""
 
 
 def test_targets_follow_the_workers_and_none_are_left_at_the_end(folder):

@@ -63,15 +63,27 @@ def test_the_servers_state_is_asked_for_at_its_pace() -> None:
     assert [seen(name) for name in (*names, "clients")] == [1, 1000, 4000, 1, 0, 2, 555, 7]
 
 
-def test_a_server_that_is_gone_is_down_and_hurts_nothing() -> None:
+def test_a_server_that_is_gone_is_down_and_hurts_nothing(caplog: pytest.LogCaptureFixture) -> None:
     server, state = Server(INFO), RedisState()
     state.tick(0.0, server.ask)
     server.answer = redis.ConnectionError("refused")
-    state.tick(LOOK_S, server.ask)
-    assert (seen("up"), state.seen) == (0, NOTHING)
+    for looks in (1, 2, 3):
+        state.tick(looks * LOOK_S, server.ask)
+        assert (seen("up"), state.seen) == (0, NOTHING)
+    assert len(caplog.messages) == 1  # for an outage of any length
     server.answer = INFO
-    state.tick(2 * LOOK_S, server.ask)
+    state.tick(4 * LOOK_S, server.ask)
     assert (seen("up"), state.seen["used_bytes"]) == (1, 1000)
+    server.answer = redis.ConnectionError("refused")
+    state.tick(5 * LOOK_S, server.ask)
+    assert len(caplog.messages) == 2
+
+
+def test_a_server_that_tells_less_than_redis_ends_no_run() -> None:
+    server, state = Server({"used_memory": 1234}), RedisState()
+    state.tick(0.0, server.ask)
+    assert state.seen == {"used_bytes": 1234, "limit_bytes": None, "aof_ok": None}
+    assert (seen("up"), seen("memory_bytes")) == (1, 1234)
 
 
 def test_a_forbidden_question_is_not_asked_again() -> None:
@@ -111,7 +123,7 @@ Memory, Rates = namedtuple("Memory", "used total"), namedtuple("Rates", "gpu")
 
 
 class FakeNvml:
-    """pynvml, with two devices, the second of which tells no use."""
+    """pynvml, with two devices, and a part of one (MIG), which tells no use."""
 
     class NVMLError(Exception):
         pass
@@ -132,12 +144,14 @@ class FakeNvml:
         return index
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:  # noqa: N802
-        return {"GPU-aa": 0, "GPU-bb": 1}[uuid]
+        return {"GPU-aa": 0, "GPU-bb": 1, "MIG-cc": 2}[uuid]
 
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> Memory:  # noqa: N802
         return Memory(used=(handle + 1) * 10, total=100)
 
     def nvmlDeviceGetUtilizationRates(self, handle: int) -> Rates:  # noqa: N802
+        if handle == 2:
+            raise self.NVMLError("Not Supported")
         return Rates(gpu=50 + handle)
 
 
@@ -155,6 +169,7 @@ def test_devices_that_the_process_may_use_are_numbered_from_0() -> None:
     assert figures("1") == {"0": (20, 100, 0.51)}
     assert figures("GPU-bb, GPU-aa") == {"0": (20, 100, 0.51), "1": (10, 100, 0.5)}
     assert figures("7,0") == {"1": (10, 100, 0.5)}  # one that does not answer is left out
+    assert figures("MIG-cc") == {"0": (30, 100, None)}
     assert figures("") == {}
 
 
