@@ -11,6 +11,7 @@ from ray._private import ray_constants
 from ray._private import worker as ray_worker
 
 from orchestrator.config import Recipe
+from orchestrator.errors import RunFailed
 from orchestrator.existing_ray import ExistingRay
 from orchestrator.folder import RunFolder
 from orchestrator.ray_token import require_token
@@ -118,15 +119,20 @@ def start_ray(recipe: Recipe, *, processes: int) -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
     spare()
     require_token()
-    ray.init(
-        address="local",
-        num_cpus=processes,  # actors ask for none; Ray starts so many processes at once, and before they are asked for
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        object_store_memory=recipe.ray.object_store_mib * 1024**2,
-        _node_ip_address=LOOPBACK,
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=processes,  # actors ask for none; Ray starts so many processes at once, and before they are asked for
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            object_store_memory=recipe.ray.object_store_mib * 1024**2,
+            _node_ip_address=LOOPBACK,
+        )
+    except Exception as error:  # nothing narrower is raised where its servers do not come up in time
+        raise RunFailed(
+            f"Ray did not start: {error}; remedy: `headrace doctor` looks at memory, disk and load of this machine, then try again"
+        ) from error
 
 
 def _log_lines(data: Any, ignore_prefix: bool) -> None:
