@@ -20,6 +20,8 @@ MOST_OF_A_ROLE = 16
 """Workers that have an entry each; of more there is the sum."""
 
 _SUMMED = ("tokens", "groups")
+_WALL = "wall."
+"""Before the name of a phase, among the counters of a worker."""
 
 
 class Timeline:
@@ -43,15 +45,58 @@ class Timeline:
             log.warning("timeline not written", extra={"error": str(error)})
 
 
-def workers_of(statuses: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The `workers` of a line: of each its wall time and counters, or one entry `role*` for a role that has many."""
-    roles: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, status in statuses.items():
-        roles.setdefault(name.partition("-")[0], {})[name] = _entry(status)
-    found: dict[str, dict[str, Any]] = {}
-    for role, entries in roles.items():
-        found |= entries if len(entries) <= MOST_OF_A_ROLE else {f"{role}*": _summed(list(entries.values()))}
-    return found
+class Workers:
+    """of(statuses) -> the `workers` of a line: of each its wall time and counters, or one entry `role*` for a role that has
+    many, of one life of the driver."""
+
+    def __init__(self) -> None:
+        self._crowds: dict[str, _Crowd] = {}
+
+    def of(self, statuses: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """`statuses`: by name, as the workers' heartbeats brought them."""
+        roles: dict[str, dict[str, dict[str, Any]]] = {}
+        for name, status in statuses.items():
+            roles.setdefault(name.partition("-")[0], {})[name] = _entry(status)
+        found: dict[str, dict[str, Any]] = {}
+        for role, entries in roles.items():
+            if len(entries) <= MOST_OF_A_ROLE:
+                found |= entries
+            else:
+                found[f"{role}*"] = self._crowds.setdefault(role, _Crowd()).summed(entries)
+        return found
+
+
+class _Crowd:
+    """A role's workers as one, whose counters never fall: those of a worker that died stay in them. Without that, readers
+    would take the death of one for a new life of all, and count everything once more."""
+
+    def __init__(self) -> None:
+        self._past: dict[str, float] = {}
+        """Of lives that are over."""
+        self._last: dict[str, dict[str, float]] = {}
+        """Of the others, by worker."""
+
+    def summed(self, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        for name in self._last.keys() | entries.keys():
+            now, last = _counters(entries.get(name, {})), self._last.get(name, {})
+            if any(now.get(key, 0.0) < value for key, value in last.items()):
+                _add(last, to=self._past)
+            self._last[name] = now
+        sums = dict(self._past)
+        for name in entries:
+            _add(self._last[name], to=sums)
+        wall = {key.removeprefix(_WALL): round(value, 3) for key, value in sums.items() if key.startswith(_WALL)}
+        return {"count": len(entries), "wall": wall, **{key: sums[key] for key in _SUMMED if key in sums}}
+
+
+def _counters(entry: Mapping[str, Any]) -> dict[str, float]:
+    wall = {f"{_WALL}{phase}": seconds for phase, seconds in entry.get("wall", {}).items()}
+    return wall | {key: entry[key] for key in _SUMMED if key in entry}
+
+
+def _add(counters: Mapping[str, float], *, to: dict[str, float]) -> None:
+    for key, value in counters.items():
+        to[key] = to.get(key, 0) + value
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -87,12 +132,3 @@ def _entry(status: Mapping[str, Any]) -> dict[str, Any]:
     named = {"tokens": status.get("tokens_done"), "groups": status.get("groups_done", status.get("groups"))}
     kept = {key: status[key] for key in ("state", "served", "wall") if key in status}
     return kept | {key: value for key, value in named.items() if value is not None}
-
-
-def _summed(entries: list[dict[str, Any]]) -> dict[str, Any]:
-    wall: dict[str, float] = {}
-    for entry in entries:
-        for phase, seconds in entry.get("wall", {}).items():
-            wall[phase] = round(wall.get(phase, 0.0) + seconds, 3)
-    sums = {key: sum(entry.get(key, 0) for entry in entries) for key in _SUMMED if any(key in one for one in entries)}
-    return {"count": len(entries), "wall": wall, **sums}

@@ -17,7 +17,7 @@ from orchestrator.disk import disk_room
 from orchestrator.folder import RunFolder
 from orchestrator.redis_state import NOTHING, RedisState
 from orchestrator.supervise import Supervisor
-from orchestrator.timeline import Timeline, workers_of
+from orchestrator.timeline import Timeline, Workers
 from orchestrator.waited_for import STAGES, waited_for
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Vitals:
         self._wall, self._waited = wall, waited
         self._disks = dict(disks)
         self._redis = RedisState()
-        self._timeline = Timeline(folder)
+        self._timeline, self._workers = Timeline(folder), Workers()
         self._looked_at = -LOOK_S
         self._progress: tuple[int, int] | None = None
         self._oldest: Mapping[str, float] = {}
@@ -170,7 +170,7 @@ class Vitals:
             "waited_for": own["waited_for"],
             "restarts": {"trainer": trainer.restarts, "workers": supervisor.restarts},
             "redis": own["redis"],
-            "workers": {"driver": {"wall": own["wall"]}, **workers_of(statuses)},
+            "workers": {"driver": {"wall": own["wall"]}, **self._workers.of(statuses)},
         }
 
     def _moment(self, state: str) -> dict[str, Any]:

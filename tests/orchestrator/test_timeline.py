@@ -15,7 +15,7 @@ from experience.buffer import BufferLost
 from experience.memory import MemoryBuffer, MemoryServer
 from orchestrator import timeline
 from orchestrator.folder import RunFolder
-from orchestrator.timeline import MOST_OF_A_ROLE, Timeline, read, workers_of
+from orchestrator.timeline import MOST_OF_A_ROLE, Timeline, Workers, read
 from orchestrator.vitals import Vitals, new_clocks
 from weightstore.blobs import StoreError
 
@@ -101,19 +101,30 @@ def _full(*_: object) -> None:
 
 
 def test_workers_have_an_entry_each_or_one_for_a_large_role() -> None:
-    assert workers_of({"rank-0": RANK, "gen-0": GEN, "score-0": SCORE, "gen-1": {"state": "starting"}}) == {
+    assert Workers().of({"rank-0": RANK, "gen-0": GEN, "score-0": SCORE, "gen-1": {"state": "starting"}}) == {
         "rank-0": {"state": "running", "wall": {"train": 2.0}},
         "gen-0": {"state": "running", "served": "0/1/3", "wall": GEN["wall"], "tokens": 90, "groups": 3},
         "score-0": {"state": "running", "wall": {"rewards": 0.25}, "groups": 2},
         "gen-1": {"state": "starting"},
     }
     many = {f"gen-{index}": GEN for index in range(MOST_OF_A_ROLE)}
-    assert workers_of(many).keys() == many.keys()
-    crowd = workers_of(many | {"gen-16": GEN, "gen-17": {"state": "starting"}, "score-0": SCORE})
+    assert Workers().of(many).keys() == many.keys()
+    crowd = Workers().of(many | {"gen-16": GEN, "gen-17": {"state": "starting"}, "score-0": SCORE})
     assert crowd == {
         "gen*": {"count": 18, "wall": {"generate": 25.5, "other": 8.5}, "tokens": 1530, "groups": 51},
         "score-0": {"state": "running", "wall": {"rewards": 0.25}, "groups": 2},
     }
+
+
+def test_the_sum_of_a_large_role_never_falls_when_one_of_it_dies() -> None:
+    """Readers take a counter that falls for a new life: they would count all 17 workers' work once more."""
+    crowd, many = Workers(), {f"gen-{index}": GEN for index in range(MOST_OF_A_ROLE + 1)}
+    young = GEN | {"wall": {"generate": 0.25, "other": 0.0}, "tokens_done": 6, "groups_done": 1}
+    lives = [GEN, {"state": "starting"}, young, young | {"tokens_done": 8}]
+    seen = [crowd.of(many | {"gen-3": life})["gen*"] for life in lives]
+    assert [one["tokens"] for one in seen] == [1530, 1530, 1536, 1538]  # 17 · 90, then 6 and 8 of its new life
+    assert [one["groups"] for one in seen] == [51, 51, 52, 52]
+    assert [one["wall"]["generate"] for one in seen] == [25.5, 25.5, 25.75, 25.75]
 
 
 class Turn:
