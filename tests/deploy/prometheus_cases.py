@@ -95,6 +95,9 @@ SLOW = rising(0.024, 1000)
 FEW_STEPS = turned(0.005, 0.0222, start=1000, minutes=60)
 """80 in the last hour, 89 in all: too few to judge."""
 
+FIRST_CUTS = "_x104 400000000000-10000000000x9 300000000000+0x66"
+"""38 minutes old: 100 of 400 GB are gone in its first five, and then what comes replaces what goes."""
+
 CASES: Mapping[str, Case] = {
     # Two steps a minute: 52 steps in 26 minutes.
     "HeadraceKLHigh": Case(
@@ -254,6 +257,7 @@ CASES: Mapping[str, Case] = {
         quiet={
             "long ago": {DEPTH.format("quarantine"): switched(0, 1, minutes=20)},
             "of an earlier life": {DEPTH.format("quarantine"): steady(3)},
+            "cleared away": {DEPTH.format("quarantine"): switched(5, 3, minutes=10)},
         },
     ),
     "HeadraceDriverDown": Case(
@@ -304,7 +308,11 @@ CASES: Mapping[str, Case] = {
     # 100 GB in 4 h and 90 min: 5.05 MB/s.
     "HeadraceDiskFills": Case(
         fires={"6 MB/s": {FREE: rising(-6e6, 100e9)}},
-        quiet={"4.9 MB/s": {FREE: rising(-4.9e6, 100e9)}, "brief": {FREE: turned(0, -60e6, minutes=15, start=100e9)}},
+        quiet={
+            "4.9 MB/s": {FREE: rising(-4.9e6, 100e9)},
+            "brief": {FREE: turned(0, -60e6, minutes=15, start=100e9)},
+            "first cuts": {FREE: FIRST_CUTS},
+        },
     ),
     "HeadraceStoreRetries": Case(
         fires={"22 in 10 minutes": {RETRIED: rising(0.036)}},

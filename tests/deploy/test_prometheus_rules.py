@@ -50,7 +50,7 @@ RECORDED: dict[str, list[dict[str, Any]]] = {
         {"labels": f'{{run="{STARVED}",stage="generation"}}', "value": 520}
     ],
     f'headrace:bottleneck:ratio{{run="{NEARLY}"}}': [
-        {"labels": f'{{run="{NEARLY}",stage="generation"}}', "value": 117}
+        {"labels": f'{{run="{NEARLY}",stage="generation"}}', "value": 120}
     ],
     'headrace:generated_tokens:rate1m{run="healthy"}': [
         {"labels": '{run="healthy",worker="gen-0"}', "value": 2_000_000}
