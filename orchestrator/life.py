@@ -116,6 +116,7 @@ def _live(
     vitals = Vitals(recipe, folder, epoch=epoch, wall=wall, waited=waited, disks=_disks(recipe, folder, store))
     opener = session.cluster if session else open_cluster
     with (
+        vitals.noted(),
         opener(recipe, folder, epoch=epoch, warn=lambda line: console.say(f"warning: {line}")) as cluster,
         serving(recipe.metrics, folder, host=cluster.host) as targets,
         _server(recipe, folder),

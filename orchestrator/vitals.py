@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,6 +71,7 @@ class Vitals:
         self._progress: tuple[int, int] | None = None
         self._oldest: Mapping[str, float] = {}
         self._seen: tuple[Snapshot, TrainerState, Supervisor] | None = None
+        self._over = False
         metrics.STEPS_PLANNED.set(recipe.run.steps)
         metrics.MAX_STALENESS.set(recipe.pacing.max_staleness)
         experience_metrics.CAPACITY.set(capacity_groups(recipe))
@@ -118,6 +120,17 @@ class Vitals:
         """The life's last line: what the last turn of the loop saw, with the time and the state of the end."""
         line = self._whole_line(*self._seen) if self._seen else self._first_line()
         self._timeline.add(line | self._moment(state))
+        self._over = True
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Around a life: one that ends before its loop has begun, for want of a server say, has its last line too."""
+        try:
+            yield
+        except BaseException as error:
+            if not self._over:
+                self.ended("stopped" if isinstance(error, KeyboardInterrupt) else "failed")
+            raise
 
     def _note_progress(self, trainer: TrainerState, snapshot: Snapshot) -> None:
         progress = (trainer.reached, snapshot.committed)

@@ -182,6 +182,23 @@ def test_a_life_notes_its_start_its_way_and_its_end(folder: RunFolder, monkeypat
     assert last["step"] == 1
 
 
+@pytest.mark.parametrize(("error", "state"), [(KeyboardInterrupt, "stopped"), (BufferLost, "failed")])
+def test_a_life_that_ends_before_its_loop_notes_its_end_once(
+    folder: RunFolder, error: type[BaseException], state: str
+) -> None:
+    early, late = Turn(folder).vitals, Turn(folder).vitals
+    with pytest.raises(error), early.noted():
+        raise error
+    late.ended("failed")  # the loop's own word
+    with pytest.raises(error), late.noted():
+        raise error
+    with Turn(folder).vitals.noted():
+        pass
+    lines = read(folder.timeline)
+    assert [line["state"] for line in lines] == ["starting", "starting", state, "failed", "starting"]
+    assert all(list(line) == FIELDS for line in lines)
+
+
 def test_the_driver_exports_what_it_sees(folder: RunFolder) -> None:
     life = Turn(folder)
     life.tick()
