@@ -1,9 +1,12 @@
 """The ids that a run has at services, kept in its folder, so that each life goes on with what the one before began."""
 
 import json
+import logging
 import secrets
 
 from orchestrator.folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 
 class Identities:
@@ -13,7 +16,7 @@ class Identities:
         self._folder = folder
         try:
             content = json.loads(folder.sinks.read_text())
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             content = {}
         self._ids = {str(name): str(one) for name, one in content.items()} if isinstance(content, dict) else {}
 
@@ -23,7 +26,10 @@ class Identities:
 
     def keep(self, sink: str, identity: str) -> None:
         self._ids[sink] = identity
-        self._folder.write_json(self._folder.sinks, self._ids)
+        try:
+            self._folder.write_json(self._folder.sinks, self._ids)
+        except OSError as error:
+            log.warning("a sink's id was not kept; a later life begins another run there", extra={"error": str(error)})
 
     def drawn(self, sink: str) -> str:
         """The one that is kept, or a random one from now on."""

@@ -23,18 +23,20 @@ def trace(folder: RunFolder, what: str, *, as_json: bool, otlp: str | None) -> N
     recipe = recipes.load_dumped(folder.recipe)
     step, sequence = _asked(what, run_id=folder.run_id)
     traces = of_step(recipe, folder, step) if step is not None else [of_group(recipe, folder, sequence)]
-    if otlp is not None:
-        from orchestrator.trace.otlp import send  # OpenTelemetry
-
-        sent = send(traces, otlp)
     if as_json:
         groups = [one.as_dict() for one in traces]
         print(json.dumps(groups[0] if step is None else {"step": step, "groups": groups}, indent=1))
-        return
-    width = shutil.get_terminal_size().columns
-    print("\n".join(lines(traces[0], width=width) if step is None else _of_batch(traces, step, width=width)))
-    if otlp is not None:
-        print(f"sent {sent} spans")
+    else:
+        width = shutil.get_terminal_size().columns
+        print("\n".join(lines(traces[0], width=width) if step is None else _of_batch(traces, step, width=width)))
+    if (
+        otlp is not None
+    ):  # last: the variable is often set for other programs, and a collector that is down hides no trace
+        from orchestrator.trace.otlp import send  # OpenTelemetry
+
+        sent = send(traces, otlp)
+        if not as_json:
+            print(f"sent {sent} spans")
 
 
 def _asked(what: str, *, run_id: str) -> tuple[int | None, int]:

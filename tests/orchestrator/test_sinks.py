@@ -29,6 +29,7 @@ from orchestrator.sinks.identities import Identities
 from orchestrator.sinks.metrics import DROPPED
 from orchestrator.sinks.sink import figures
 from orchestrator.sinks.sinks import Sinks, open_sinks
+from weightstore.blobs import StoreError
 
 PATIENCE_S = 60.0
 AT_ONCE_S = 2.0
@@ -198,6 +199,21 @@ def test_ids_are_kept_from_life_to_life(tmp_path):
     assert json.loads(folder.sinks.read_text()) == {"wandb": first, "mlflow": "abc"}
     folder.sinks.write_text("[")
     assert Identities(folder).known("mlflow") == ""
+
+
+def test_an_id_that_cannot_be_kept_ends_no_run(tmp_path, monkeypatch, caplog):
+    folder = RunFolder(tmp_path)
+    ids = Identities(folder)
+    with monkeypatch.context() as full:
+        full.setattr(RunFolder, "write", _no_room)
+        drawn = ids.drawn("wandb")
+    assert ids.drawn("wandb") == drawn
+    assert Identities(folder).known("wandb") == ""
+    assert "was not kept" in caplog.text
+
+
+def _no_room(*_: object) -> None:
+    raise StoreError(28, "cannot write sinks.json: No space left on device")
 
 
 # -- the real libraries ---------------------------------------------------------------------------------------------

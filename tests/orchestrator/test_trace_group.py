@@ -329,6 +329,14 @@ def test_a_collector_that_refuses_is_one_line_and_its_address_no_secret(run: Run
     )
 
 
+def test_a_variable_that_is_set_for_others_hides_no_trace(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317")
+    done = CliRunner().invoke(app, ["trace", str(run.path), "4"])
+    assert done.exit_code == 2
+    assert "generated" in done.stdout
+    assert "write http://HOST:4318" in done.stderr
+
+
 def test_an_address_that_is_none_is_refused(run: RunFolder) -> None:
     assert "write http://HOST:4318" in traced(run, "4", "--otlp", "collector:4318", code=2)
     assert endpoint("https://h/prefix/traces") == "https://h/prefix/traces"
