@@ -16,5 +16,5 @@ _BYTES = 32
 
 def require_token() -> None:
     """Before `ray.init` starts a Ray. A token that the environment has is taken; all later ones of this process share it."""
-    os.environ.setdefault(_TOKEN, secrets.token_hex(_BYTES))
+    os.environ[_TOKEN] = os.environ.get(_TOKEN) or secrets.token_hex(_BYTES)  # an empty one is none
     ray_authentication._enable_token_auth()  # a private name, which also tells the part of Ray that has read the mode before
