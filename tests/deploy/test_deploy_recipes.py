@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from llama_shapes import PARAMETERS, write_llama
+from llama_shapes import PARAMETERS, VOCABULARY, write_llama
 from typer.testing import CliRunner
 
 from orchestrator import preflight
 from orchestrator import recipe as recipes
 from orchestrator.cli import app
+from orchestrator.gpu_account import read_shape
 from orchestrator.placement import impossible, rank_ask, worker_asks
 from orchestrator.recipe import RecipeError
 
@@ -51,6 +52,17 @@ def test_a_recipe_is_sized_for_its_gpus_and_none_is_nearly_full(name, gpus, over
     shares = {role: memory.total / memory.limit_bytes for role, memory in plan.gpu.roles.items()}
     assert all(0.5 < share <= 0.92 for share in shares.values()), shares
     assert plan.warnings == ()
+
+
+def test_what_int8_leaves_in_float32_is_one_table_of_a_reward_model_and_of_tied_ones(folders, tmp_path):
+    def tables(folder: Path) -> float:
+        shape = read_shape(folder, field="model.path", parameters=PARAMETERS["8b"])
+        return shape.embedding_parameters / (VOCABULARY * 4096)
+
+    assert (tables(folders / "8b"), tables(folders / "reward")) == (2, 1)
+    config = json.loads((folders / "8b" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    assert tables(tmp_path) == 1
 
 
 def test_the_command_shows_what_each_process_takes(overrides):
