@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from orchestrator.folder import RunFolder
@@ -97,35 +96,6 @@ def _counters(entry: Mapping[str, Any]) -> dict[str, float]:
 def _add(counters: Mapping[str, float], *, to: dict[str, float]) -> None:
     for key, value in counters.items():
         to[key] = to.get(key, 0) + value
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """All lines in order, of every life; [] where there are none. Damaged ones are passed over, with a warning."""
-    try:
-        raw = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        return []
-    lines, damaged = [], []
-    for number, text in enumerate(raw, start=1):
-        line = _parsed(text)
-        if line is None:
-            damaged.append(number)
-        else:
-            lines.append(line)
-    if damaged:
-        log.warning(
-            "damaged lines passed over", extra={"path": str(path), "lines": damaged[:10], "count": len(damaged)}
-        )
-    return lines
-
-
-def _parsed(text: bytes) -> dict[str, Any] | None:
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return None
-    whole = isinstance(line, dict) and isinstance(line.get("elapsed_s"), int | float) and "state" in line
-    return line if whole else None
 
 
 def _entry(status: Mapping[str, Any]) -> dict[str, Any]:

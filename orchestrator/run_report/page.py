@@ -242,6 +242,8 @@ def setting(value: Any) -> str:
     """As a recipe writes it; of a path the last part."""
     if isinstance(value, str) and value.startswith("/"):
         return escape(f"…/{value.rstrip('/').rpartition('/')[2]}")
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return escape(value if isinstance(value, str) else json.dumps(value, default=str))
 
 

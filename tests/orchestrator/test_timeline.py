@@ -1,8 +1,7 @@
 """The timeline: whole lines, at its pace, and no end of a run. A second beside the imports."""
 
 import itertools
-import json
-import logging
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +14,8 @@ from experience.buffer import BufferLost
 from experience.memory import MemoryBuffer, MemoryServer
 from orchestrator import timeline
 from orchestrator.folder import RunFolder
-from orchestrator.timeline import MOST_OF_A_ROLE, Timeline, Workers, read
+from orchestrator.run_report.reading import read_lines
+from orchestrator.timeline import MOST_OF_A_ROLE, Timeline, Workers
 from orchestrator.vitals import Vitals, new_clocks
 from weightstore.blobs import StoreError
 
@@ -49,6 +49,12 @@ FIELDS = [
 ]
 
 
+def read(path: Path) -> list[Mapping[str, Any]]:
+    found = read_lines(path, budget_bytes=2**30)
+    assert found.damaged == 0
+    return list(found.rows)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "r")
@@ -69,17 +75,6 @@ def test_lines_come_often_while_a_life_is_young(folder: RunFolder) -> None:
     assert gaps == {2.0, 10.0}
     assert [later - 10.0 for later in times if later > 602.0] == [time for time in times if 600.0 <= time < 690.0]
     assert [one["elapsed_s"] for one in read(folder.timeline)] == times
-
-
-def test_damaged_lines_are_passed_over_with_a_warning(folder: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
-    good = [{"elapsed_s": float(n), "state": "running", "step": n} for n in range(3)]
-    text = [json.dumps(good[0]), '{"elapsed_s": 1, "sta', json.dumps(good[1]), '"text"', '{"elapsed_s": 3}', "\0\0", ""]
-    folder.timeline.write_bytes("\n".join([*text, json.dumps(good[2])]).encode() + b'\n{"elaps\xff')
-    with caplog.at_level(logging.WARNING):
-        assert read(folder.timeline) == good
-    (record,) = caplog.records
-    assert record.lines == [2, 4, 5, 6, 7, 9]  # type: ignore[attr-defined]
-    assert read(folder.path / "none.jsonl") == []
 
 
 def test_a_full_disk_is_logged_and_the_next_line_is_whole(
