@@ -63,8 +63,6 @@ def distinct_ngrams(responses: Sequence[Int32Array]) -> tuple[float, ...]:
         whole = response_N[: len(last)] == response_N[n - 1 :]
         found, place = np.unique(numbers[whole], return_inverse=True)
         shares.append(len(found) / len(place) if len(place) else 1.0)
-        numbers = np.zeros(
-            len(last), dtype=np.int64
-        )  # of those that cross from one response into the next: never asked for
+        numbers = np.zeros(len(last), dtype=np.int64)  # 0: crosses into the next response, and is never asked for
         numbers[whole] = place
     return tuple(shares)

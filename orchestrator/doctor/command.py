@@ -48,9 +48,8 @@ def diagnose(recipe: Recipe | None) -> list[Finding]:
     if recipe.ray.existing:
         from orchestrator.doctor.nodes import check_cluster  # Ray, which takes seconds to import
 
-        findings += found_by(
-            "ray", lambda: check_cluster(recipe)
-        )  # in this thread: Ray is the process's, and a hung node has its own deadline
+        # In this thread: Ray is the process's, and a hung node has its own deadline.
+        findings += found_by("ray", lambda: check_cluster(recipe))
     return findings
 
 

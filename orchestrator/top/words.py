@@ -18,8 +18,8 @@ def sentence(
     absent: Sequence[str],
     workers: int,
 ) -> str:
-    """stage: the bottleneck, of waited_for.STAGES, "" = nothing to go by; since_s: for how long it is. trainer_waits: share of the window in which ranks waited for a
-    batch. absent: workers that have not come up. depths: groups by stream."""
+    """stage: the bottleneck, of waited_for.STAGES, "" = nothing to go by; since_s: for how long it is. depths: groups by
+    stream. trainer_waits: share of the window in which ranks waited for a batch. absent: workers that have not come up."""
     if state not in LIVING:
         return _over(state, cause) + (f"; {stage} was the bottleneck of its last life" if stage else "")
     if state == "starting" or not stage:
