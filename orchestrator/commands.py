@@ -70,7 +70,16 @@ def status(path: Path, *, as_json: bool) -> None:
         content |= _without_driver(folder, content)
     content["disk_bytes"] = bytes_below(folder.path)
     content |= _elsewhere(folder)
-    _emit(content, as_json=as_json, text="\n".join(_status_lines(content)))
+    _emit(content, as_json=as_json, text="" if as_json else "\n".join(_readable_status(folder, content)))
+
+
+def _readable_status(folder: RunFolder, content: Mapping[str, Any]) -> list[str]:
+    try:
+        return _status_lines(content)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{folder.status}: is not as this version writes it ({type(error).__name__}: {error}); remedy: --json shows it as it is"
+        ) from error
 
 
 def _without_driver(folder: RunFolder, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -144,7 +144,7 @@ class RunFolder:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         with reported("write", path):
             try:
-                temporary.write_text(text)
+                temporary.write_text(text, encoding="utf-8")  # whatever the locale
                 temporary.replace(path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
@@ -180,7 +180,7 @@ class RunFolder:
             content = json.loads(self.status.read_text())
         except FileNotFoundError:
             return {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{self.status}: is no JSON ({error}); remedy: delete it, the next life writes it"
             ) from None

@@ -11,6 +11,8 @@ from orchestrator.run_report.write import write_comparison, write_report
 
 def run(path: Path, other: Path | None, *, out: Path | None, as_json: bool) -> None:
     first = find(path)
+    if out is not None and out.exists() and not out.is_file():  # as root one would replace /dev/null
+        raise ValueError(f"--out = {out}: is no file; remedy: name one, or one that does not exist yet")
     try:
         content = _compared(first, find(other), out) if other else write_report(first, out or first.report)
     except OSError as error:

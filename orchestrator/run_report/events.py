@@ -128,7 +128,7 @@ def _lines(path: Path, budget_bytes: int) -> Iterable[dict[str, Any]]:
                 continue
             try:
                 found = json.loads(line)
-            except ValueError:  # torn by a death: the next line is whole
+            except (ValueError, RecursionError):  # torn by a death: the next line is whole
                 continue
             if isinstance(found, dict):
                 yield found

@@ -141,7 +141,7 @@ def _attempt(read: Callable[[], T], otherwise: D, problems: list[str]) -> T | D:
     """Of a folder that is half damaged the other half can still be told."""
     try:
         return read()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         problems.append(str(error).splitlines()[0] if str(error) else type(error).__name__)
         return otherwise
 

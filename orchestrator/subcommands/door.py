@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -64,6 +65,7 @@ def command(name: str, *, group: typer.Typer = app) -> Callable[[Callable[..., N
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
         def run(*arguments: Any, **named: Any) -> None:
+            _prepare_output()
             try:
                 function(*arguments, **named)
             except (typer.Exit, typer.Abort):
@@ -77,6 +79,10 @@ def command(name: str, *, group: typer.Typer = app) -> Callable[[Callable[..., N
                 _fail(str(error), code=2)
             except (RunFailed, EvaluationFailed, DeliveryFailed, StoreError) as error:
                 _fail(str(error), code=1)
+            except OSError as error:
+                if os.environ.get("HEADRACE_DEBUG"):
+                    raise
+                _fail(_said(error), code=1)
             except Exception as error:  # the last door; a run's driver has logged the traceback already
                 if os.environ.get("HEADRACE_DEBUG"):
                     raise
@@ -86,6 +92,26 @@ def command(name: str, *, group: typer.Typer = app) -> Callable[[Callable[..., N
         return group.command(name, rich_help_panel=_panel(name) if group is app else None)(run)
 
     return register
+
+
+def _prepare_output() -> None:
+    """Something to print to where a service manager gave nothing, and no character that ends a command: a locale may lack
+    the picture's, and a log holds half a surrogate pair."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  until the process ends
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
+
+
+def _said(error: OSError) -> str:
+    """Of a file that cannot be used, which; nothing else has a name here, but the output that a disk does not take."""
+    if error.filename is not None:
+        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+        return (
+            f"{where}: {error.strerror}; remedy: see who may read and write there (HEADRACE_DEBUG=1 shows what asked)"
+        )
+    return f"internal error: {type(error).__name__}: {error} (HEADRACE_DEBUG=1 shows where)"
 
 
 def _fail(message: str, *, code: int) -> NoReturn:

@@ -30,7 +30,13 @@ def top(folder: RunFolder, *, once: bool, as_json: bool) -> None:
     recipe, sources = recipes.load_dumped(folder.recipe), Sources(folder)
 
     def now() -> View:
-        return view(sources.look(time.time()), recipe)
+        try:
+            return view(sources.look(time.time()), recipe)
+        except (TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise ValueError(
+                f"{folder.path}: status.json or timeline.jsonl holds what no run of this version writes "
+                f"({type(error).__name__}: {error}); remedy: read on with the version that wrote them, or `headrace logs`"
+            ) from error
 
     if as_json:
         print(json.dumps(now().as_dict(), indent=1))

@@ -16,8 +16,8 @@ _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 _LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _BEGIN, _END = "\x1b[?2026h\x1b[H", "\x1b[J\x1b[?2026l"
 """Around a frame: terminals that know it show it at once; from the first line, and nothing below the last."""
-_TERMINATED = 128 + signal.SIGTERM
-"""Exit code, as a shell gives it."""
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""A kill, a connection that has gone, Ctrl-\\."""
 
 
 class Screen:
@@ -29,13 +29,13 @@ class Screen:
 
     @contextmanager
     def shown(self) -> Iterator["Screen"]:
-        """SIGTERM ends it by SystemExit, Ctrl-C by KeyboardInterrupt, and Ctrl-Z gives the terminal back meanwhile."""
+        """What ends a process ends it by SystemExit, Ctrl-C by KeyboardInterrupt, and Ctrl-Z gives the terminal back meanwhile."""
         saved = termios.tcgetattr(self._input) if self._input is not None else None
         self._woken, waker = socket.socketpair()
         self._woken.setblocking(False)
         waker.setblocking(False)
         handlers: dict[int, Callable[[int, FrameType | None], None]] = {
-            signal.SIGTERM: self._terminate,
+            **dict.fromkeys(_ENDING, self._terminate),
             signal.SIGWINCH: self._resize,
             signal.SIGTSTP: lambda *_: self._stop(saved),
         }
@@ -73,7 +73,8 @@ class Screen:
 
     def _take(self) -> None:
         if self._input is not None:
-            tty.setcbreak(self._input)  # keys at once and without an echo; Ctrl-C and Ctrl-Z still are signals
+            # Keys at once and without an echo; Ctrl-C and Ctrl-Z still are signals. What was typed already counts.
+            tty.setcbreak(self._input, termios.TCSADRAIN)
         _write(_ENTER)
 
     def _give_back(self, saved: list[object] | None) -> None:
@@ -83,8 +84,8 @@ class Screen:
             if saved is not None and self._input is not None:
                 termios.tcsetattr(self._input, termios.TCSADRAIN, saved)  # type: ignore[arg-type]
 
-    def _terminate(self, *_: object) -> None:
-        raise SystemExit(_TERMINATED)
+    def _terminate(self, number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)  # as a shell gives it
 
     def _resize(self, *_: object) -> None:
         """Its arrival has woken the wait."""

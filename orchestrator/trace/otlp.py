@@ -44,7 +44,10 @@ def send(traces: Sequence[Trace], url: str) -> int:
 
 def endpoint(url: str) -> str:
     """As OTEL_EXPORTER_OTLP_ENDPOINT has it: a base, to which the path of traces is added unless it has one."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # half an IPv6 address, say
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("--otlp: is no address of a collector; write http://HOST:4318")
     return url if parts.path.rstrip("/") else urlunsplit(parts._replace(path=_PATH))
