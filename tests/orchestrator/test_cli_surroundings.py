@@ -39,7 +39,8 @@ def test_half_a_surrogate_pair_in_a_log_is_shown(folder):
     (folder.logs / "odd-0.jsonl").write_text(json.dumps(line) + "\n")
     done = headrace("logs", folder.path, "--worker", "odd-0")
     (folder.logs / "odd-0.jsonl").unlink()
-    assert (done.returncode, done.stderr) == (0, "") and "so" in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "so" in done.stdout
 
 
 def test_without_any_standard_output_a_command_still_ends_well(folder):
@@ -50,7 +51,8 @@ def test_without_any_standard_output_a_command_still_ends_well(folder):
 @pytest.mark.parametrize("out", ["/dev/null", "."])
 def test_a_report_replaces_nothing_that_is_no_file(folder, out):
     done = headrace("report", folder.path, "--out", out)
-    assert done.returncode == 2 and f"--out = {out}: is no file; remedy" in done.stderr
+    assert done.returncode == 2
+    assert f"--out = {out}: is no file; remedy" in done.stderr
     assert Path("/dev/null").is_char_device()
 
 
@@ -60,7 +62,9 @@ def test_a_status_of_another_version_is_named(folder, command):
     folder.status.write_text(json.dumps(json.loads(kept) | {"workers": [1], "streams": {"prompts": [1]}}))
     done = headrace(command, folder.path)
     folder.status.write_text(kept)
-    assert done.returncode == 2 and "status.json" in done.stderr and "remedy" in done.stderr
+    assert done.returncode == 2
+    assert "status.json" in done.stderr
+    assert "remedy" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

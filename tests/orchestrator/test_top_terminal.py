@@ -121,7 +121,7 @@ def test_ctrl_c_gives_the_terminal_back(run: RunFolder) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
-def test_ctrl_z_gives_it_back_meanwhile_and_sigterm_for_good(run: RunFolder, number: int) -> None:
+def test_ctrl_z_gives_it_back_meanwhile_and_a_signal_for_good(run: RunFolder, number: int) -> None:
     with on_a_terminal(run.path) as terminal:
         terminal.until(FRAME)
         terminal.press("\x1a")
@@ -130,7 +130,7 @@ def test_ctrl_z_gives_it_back_meanwhile_and_sigterm_for_good(run: RunFolder, num
         assert termios.tcgetattr(terminal.master) == terminal.before
         terminal.process.send_signal(signal.SIGCONT)
         terminal.until(ENTER, times=2)
-        terminal.process.terminate()
+        terminal.process.send_signal(number)
         assert terminal.ends() == 128 + number
         assert terminal.is_as_it_was()
         assert "Traceback" not in terminal.said
