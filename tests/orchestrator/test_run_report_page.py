@@ -93,6 +93,40 @@ def test_a_page_tells_all_of_a_healthy_run(tmp_path: Path) -> None:
     assert "its process died" in page
 
 
+def test_what_others_have_written_is_text_wherever_it_stands(tmp_path: Path) -> None:
+    """Prompts, answers, names and words of errors are not ours: each comes with a tag, and none may become one."""
+
+    def evil(word: str) -> str:
+        return f"<evil>{word}"
+
+    line = a_line(30.0)
+    line["workers"][evil("worker")] = {"wall": {evil("phase"): 20.0, "wait_batch": 10.0}}
+    logs = [
+        said("worker failed", 5, member=evil("member"), error=evil("error")),
+        said(evil("warning"), 6, worker=evil("who")),
+    ]
+    components = {evil("component"): 1.0, "other": 0.5}
+    measures = {f"{evil('model')}.disagreement": 0.5, "other.disagreement": 0.1}
+    steps = [a_step(step, reward_components=components, reward_measures=measures) for step in range(1, 5)]
+    run = a_reported_run(
+        tmp_path, steps=steps, timeline=[a_line(0.0), line], logs=logs, state="failed", cause=evil("cause")
+    )
+    sample = {"step": 1, "prompt_id": "words:0:7", "prompt": evil("prompt"), "answer": evil("answer"), "tokens": 3}
+    run.samples.write_text(json.dumps(sample | {"reward": 0.5}))
+    answers = {"before": [{"text": evil("before")}], run.run_id: [{"text": evil("after")}]}
+    judged = {"baseline": "before", "answers": [{"prompt": evil("asked"), "answers": answers}]}
+    run.evaluation.write_text(json.dumps(judged))
+    (run.path / "epochs").mkdir(exist_ok=True)
+    life = {"python": evil("python"), "packages": {evil("package"): evil("version")}}
+    (run.path / "epochs" / "1.json").write_text(json.dumps({"body": {"life": life}}))
+    page = page_of(run)
+    assert "evil" not in Page(page).found
+    words = (
+        "worker phase member error warning who component model cause prompt answer before after asked package version"
+    )
+    assert {word for word in words.split() if f"&lt;evil&gt;{word}" not in page} == set()
+
+
 @pytest.mark.parametrize("steps", [0, 1, 2])
 def test_a_run_that_has_hardly_begun_has_a_page(tmp_path: Path, steps: int) -> None:
     run = a_reported_run(
