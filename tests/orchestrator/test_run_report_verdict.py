@@ -11,10 +11,11 @@ from report_runs import BEGAN, a_healthy_run, a_line, a_reported_run, a_step, co
 
 from orchestrator.config import flatten
 from orchestrator.folder import RunFolder
-from orchestrator.run_report import advice, rules_health, rules_learning
+from orchestrator.run_report import advice, rules_health, rules_learning, samples
 from orchestrator.run_report.comparison import HOW, compare, differing, same
 from orchestrator.run_report.figures import figures_of, rise_of, window
 from orchestrator.run_report.record import read_run
+from orchestrator.run_report.time_use import time_use
 from orchestrator.run_report.verdict import Verdict, verdict
 from orchestrator.run_report.write import write_report
 
@@ -263,6 +264,21 @@ def test_settlements_and_quarantines_make_the_share_that_was_not_trained(tmp_pat
     assert settled.reasons == {("quarantined", "poison"): 1, ("dropped", "late"): 1}
 
 
+def test_of_a_ledger_no_more_is_read_than_its_budget(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "LEDGER_BYTES", 1)
+    run = a_healthy_run(tmp_path)
+    for number in (1, 2, 3):
+        commit(run, number)
+    settled = read_run(run).settled
+    assert settled is not None
+    assert (settled.first, settled.last) == (3, 3)
+
+
+def test_a_life_whose_clock_goes_on_where_the_last_one_stopped_is_another(tmp_path: Any) -> None:
+    lines = [a_line(10.0), a_line(30.0), a_line(40.0, epoch=3, began=BEGAN + 1000), a_line(50.0, epoch=3)]
+    assert [life.start_s for life in time_use(lines).lives] == [0, 30]
+
+
 def test_restarts_are_counted_from_the_log(tmp_path: Any) -> None:
     logs = [
         said("worker restarts", 30, member="gen-0", cause="its process died"),
@@ -274,16 +290,17 @@ def test_restarts_are_counted_from_the_log(tmp_path: Any) -> None:
 
 
 def test_a_driver_that_was_killed_is_missed_by_the_next_life(tmp_path: Any) -> None:
-    """Three lives: the first was killed after its last line at 60 s, the second ended, the third is gone."""
+    """Three lives: the first was killed after its last line at 60 s, the second ended, the third is gone after 220 s."""
     logs = [
         said("life begins", 0, level="info", logger="orchestrator.life", epoch=1),
         said("life begins", 100, level="info", logger="orchestrator.life", epoch=3),
         said("life ends", 150, level="info", logger="orchestrator.life", state="stopped"),
         said("life begins", 200, level="info", logger="orchestrator.life", epoch=5),
     ]
-    run = read_run(a_reported_run(tmp_path, logs=logs, timeline=[a_line(40.0), a_line(60.0)], state="running"))
+    lines = [a_line(40.0), a_line(60.0), a_line(220.0, epoch=5)]
+    run = read_run(a_reported_run(tmp_path, logs=logs, timeline=lines, state="running"))
     killed = [event.time_s - BEGAN for event in run.events if event.what == "the driver was killed"]
-    assert killed == pytest.approx([60, 200])
+    assert killed == pytest.approx([60, 220])
     assert run.state == "dead"
     assert figures_of(run)["lives"] == 3
 
