@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -262,6 +263,26 @@ def test_settlements_and_quarantines_make_the_share_that_was_not_trained(tmp_pat
     settled = read_run(run).settled
     assert settled is not None
     assert settled.reasons == {("quarantined", "poison"): 1, ("dropped", "late"): 1}
+
+
+def test_a_gap_counts_at_equal_weights_alone(tmp_path: Any) -> None:
+    drifted = {"logprob_gap": 0.9, "logprob_gap_staleness": 2}
+    steps = [a_step(step, logprob_gap=0.02) | (drifted if step % 2 else {}) for step in range(1, 11)]
+    assert figures_by(a_reported_run(tmp_path, steps=steps))["logprob_gap"] == pytest.approx(0.02)
+
+
+def test_a_trained_reward_is_no_judge_and_an_answer_alone_has_no_variety(tmp_path: Any) -> None:
+    evaluations = [{"step": 4, "win_rate": 0.7, "win_rate_low": 0.6, "win_rate_high": 0.8}]
+    run = read_run(a_reported_run(tmp_path, steps=[a_step(step) for step in range(1, 5)], evaluations=evaluations))
+
+    def of(**settings: Any) -> dict[str, float]:
+        return figures_of(replace(run, settings={key.replace("__", "."): value for key, value in settings.items()}))
+
+    assert of(evaluation__judge=None)["own_judge"] == 1
+    assert "own_judge" not in of(evaluation__judge="another")
+    alone = {"unique_first", "unique_last", "equal_groups_first", "equal_groups_last"}
+    assert alone & set(of(generation__group_size=1)) == set()
+    assert alone <= set(of(generation__group_size=2))
 
 
 def test_of_a_ledger_no_more_is_read_than_its_budget(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
