@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from orchestrator_recipes import a_recipe
-from report_runs import BEGAN, a_healthy_run, a_line, a_reported_run, a_step, commit, said
+from report_runs import BEGAN, a_healthy_run, a_line, a_reported_run, a_step, commit, iso, said
 
 from orchestrator.config import flatten
 from orchestrator.folder import RunFolder
@@ -263,6 +263,18 @@ def test_settlements_and_quarantines_make_the_share_that_was_not_trained(tmp_pat
     settled = read_run(run).settled
     assert settled is not None
     assert settled.reasons == {("quarantined", "poison"): 1, ("dropped", "late"): 1}
+
+
+def test_a_stop_after_the_last_step_cuts_nothing_short() -> None:
+    assert judge("stopped").grade == "good"
+    assert subjects(judge("stopped", steps=99.0), "doubtful") == ["end"]
+
+
+def test_a_pause_between_two_lives_is_nobodys_pace(tmp_path: Any) -> None:
+    """Steps of 2 s and 1,000 tokens; 4 begins another life, an hour later."""
+    later = {"epoch": 3, "time": iso(BEGAN + 3600)}
+    steps = [*(a_step(step) for step in (1, 2, 3)), a_step(4) | later]
+    assert figures_by(a_reported_run(tmp_path, steps=steps))["tokens_per_s"] == pytest.approx(500)
 
 
 def test_a_gap_counts_at_equal_weights_alone(tmp_path: Any) -> None:
