@@ -4,7 +4,7 @@ G responses to a prompt, N tokens of all of them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -15,35 +15,45 @@ LONGEST = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Diversity:
-    """Of one prompt's responses; a pure function of their tokens and totals."""
+class Among:
+    """How G > 1 responses to one prompt differ from one another."""
 
     unique: float
     """Distinct responses as a share of G."""
-    distinct: tuple[float, ...]
-    """[LONGEST] distinct n-grams as a share of all, n = 1 …; 1 where no response is so long."""
     spread: float
     """Standard deviation of the totals, over G."""
     equal: float
-    """1 where all totals are equal, so that a group says nothing to learn from; 0 else, and where G = 1."""
+    """1 where all totals are equal, so that a group says nothing to learn from; 0 else."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Diversity:
+    """Of one prompt's responses; a pure function of their tokens and totals."""
+
+    distinct: tuple[float, ...]
+    """[LONGEST] distinct n-grams as a share of all, n = 1 …; 1 where no response is so long."""
+    among: Among | None
+    """None where G = 1: one response differs from none."""
 
     def measures(self) -> dict[str, float]:
         """As a sample's record names them."""
-        return {
-            "diversity.unique": self.unique,
-            f"diversity.distinct_{LONGEST}": self.distinct[-1],
-            "diversity.spread": self.spread,
-            "diversity.equal": self.equal,
-        }
+        measures = {f"diversity.distinct_{LONGEST}": self.distinct[-1]}
+        if self.among is not None:
+            measures |= {f"diversity.{name}": value for name, value in asdict(self.among).items()}
+        return measures
 
 
 def diversity(responses: Sequence[Int32Array], totals: Sequence[float]) -> Diversity:
     """Of G >= 1 responses [G][L] with their rewards [G]."""
-    return Diversity(
+    several = len(responses) > 1
+    return Diversity(distinct=distinct_ngrams(responses), among=_among(responses, totals) if several else None)
+
+
+def _among(responses: Sequence[Int32Array], totals: Sequence[float]) -> Among:
+    return Among(
         unique=len({tokens.tobytes() for tokens in responses}) / len(responses),
-        distinct=distinct_ngrams(responses),
         spread=float(np.std(np.asarray(totals, dtype=np.float64))),
-        equal=float(len(responses) > 1 and min(totals) == max(totals)),
+        equal=float(min(totals) == max(totals)),
     )
 
 

@@ -1,9 +1,10 @@
 """All sources of a recipe's reward and their combination: answers in, components, measures and totals out."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from score_cluster import combination
+from score_cluster import combination, metrics
 from score_cluster.answers import Answers, RewardFailed, RewardSource, Scores
 from score_cluster.config import ScoringConfig
 from score_cluster.patience import Patience
@@ -46,7 +47,10 @@ class Judge:
         given: list[dict[str, Scores]] = [{} for _ in batch]
         for source in self._sources:
             asked = [index for index in range(len(batch)) if index not in failed]
-            for index, answer in zip(asked, ask(source, [batch[index] for index in asked]), strict=True):
+            began = time.perf_counter()
+            answers = ask(source, [batch[index] for index in asked])
+            metrics.COMPONENT_SECONDS.labels(source.name).inc(time.perf_counter() - began)
+            for index, answer in zip(asked, answers, strict=True):
                 if isinstance(answer, RewardFailed):
                     failed[index] = answer
                 else:

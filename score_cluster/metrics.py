@@ -81,6 +81,9 @@ WORK_CPU_SECONDS = Counter(
     "headrace_score_work_cpu_seconds_total",
     "CPU seconds of the process, all its threads, in decoding, rewards and reference.",
 )
+COMPONENT_SECONDS = Counter(
+    "headrace_score_component_seconds_total", "Wall time in which a reward was asked, by component.", ["component"]
+)
 KL_NOISE_FLOOR = LateGauge(
     "headrace_score_kl_noise_floor_nats",
     "KL per response between version 0 of the policy and the reference: what INT8 alone makes of equal weights.",
@@ -110,9 +113,10 @@ def observe_diversity(groups: Sequence[Diversity]) -> None:
     """Those of one pass."""
     if not groups:
         return
-    count = len(groups)
-    UNIQUE.set(sum(group.unique for group in groups) / count)
     for n, shares in enumerate(zip(*(group.distinct for group in groups), strict=True), start=1):
-        DISTINCT.labels(str(n)).set(sum(shares) / count)
-    SPREAD.set(sum(group.spread for group in groups) / count)
-    EQUAL.set(sum(group.equal for group in groups) / count)
+        DISTINCT.labels(str(n)).set(sum(shares) / len(groups))
+    several = [group.among for group in groups if group.among is not None]
+    if several:
+        UNIQUE.set(sum(among.unique for among in several) / len(several))
+        SPREAD.set(sum(among.spread for among in several) / len(several))
+        EQUAL.set(sum(among.equal for among in several) / len(several))

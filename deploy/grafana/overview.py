@@ -151,7 +151,7 @@ def _time() -> list[Any]:
     oldest = {name: largest("headrace_experience_oldest_seconds", stream=stream) for name, stream in WAITING.items()}
     step = {"mean": f"1 / (max (deriv({of('headrace_run_step')}[{WINDOW}])) > 0)"}
     return [
-        shares("Whom the loop waits for", waited, stacked=True, colours=look.STAGES, width=12),
+        shares("The trainer: at work, or waiting for", waited, stacked=True, colours=look.STAGES, width=12),
         shares("Busy share of each cluster", at_work, colours=look.ROLES, width=12),
         counts("Groups that wait", depth, colours=WAITING_COLOURS, width=6),
         lines("Age of the oldest of them", oldest, unit="s", low=0, colours=WAITING_COLOURS, width=6),

@@ -56,12 +56,14 @@ def _pace() -> list[Any]:
         "rewards": mean("headrace_score_rewards_seconds"),
         "reference": mean("headrace_score_reference_seconds"),
     }
+    asked = {"{{component}}": share("headrace_score_component_seconds_total", "component")}
     samples = {"{{worker}}": rate("headrace_score_samples_total", by="worker")}
     cpu = {"{{worker}}": useful("headrace_score_work_cpu_seconds_total", role="score")}
     return [
         lines("Tokens by worker", tokens, unit="si:tok/s", low=0),
         shares("Where the workers' time goes", phases, stacked=True, colours=look.PHASES, width=16),
         lines("One pass", parts, unit="s", low=0),
+        shares("Time by reward", asked, stacked=True),
         lines("Responses by worker", samples, unit="suffix: /s", low=0),
         shares("Processor time in passes", cpu),
     ]

@@ -24,6 +24,7 @@ _LABEL = 10
 _LEVELS = {"warning": "yellow", "error": "red", "critical": "bold red"}
 _SILENT_S = 10.0
 """A driver writes its status every second."""
+_OF_TRAINER = {"start": "starting", "training": "at work"}
 _STAGES = ("start", "generation", "scoring", "publication", "training")
 _COLOURS = {"start": "white", "generation": "cyan", "scoring": "magenta", "publication": "yellow", "training": "green"}
 
@@ -123,15 +124,15 @@ def _curve(name: str, curve: Curve, write: Callable[[float], str], *, width: int
 
 
 def _shares(view: View, *, width: int) -> Text:
-    """Whom the loop waited for, as one bar of all stages, and its words."""
-    text = Text.assemble((f"{'waits for':{_LABEL}}", "dim"))
+    """What the trainer did, at work or waiting and for whom, as one bar and its words."""
+    text = Text.assemble((f"{'trainer':{_LABEL}}", "dim"))
     long = min(40, max(10, width - 70))
     for stage in _STAGES:
         cells = round(view.bottleneck.shares.get(stage, 0.0) * long)
         text.append("█" * cells, style=_COLOURS[stage])
     for stage in _STAGES:
         if (share := view.bottleneck.shares.get(stage, 0.0)) >= 0.005:
-            text.append(f" {stage} {share:.0%}", style=_COLOURS[stage])
+            text.append(f" {_OF_TRAINER.get(stage, f'waits for {stage}')} {share:.0%}", style=_COLOURS[stage])
     text.append(f" in {span(view.bottleneck.shares_s)}", style="dim")
     return text
 

@@ -86,7 +86,7 @@ def test_ticks_are_round() -> None:
 
 def test_stacked_curves_stand_on_one_another() -> None:
     """0.25 and 0.75 of a plot from 0 to 1: the second area reaches its top."""
-    drawn = curves(panel("overview", "Whom the loop waits for"), [("{{stage}}", series(0.25, 0.25, stage="scoring")), ("{{stage}}", series(0.75, 0.75, stage="training"))], times=SPAN, size=SIZE)  # fmt: skip
+    drawn = curves(panel("overview", "The trainer: at work, or waiting for"), [("{{stage}}", series(0.25, 0.25, stage="scoring")), ("{{stage}}", series(0.75, 0.75, stage="training"))], times=SPAN, size=SIZE)  # fmt: skip
     first, second = (
         re.findall(r"[\d.]+,([\d.]+)", points) for points in re.findall(r'<polygon[^>]*points="([^"]*)"', drawn)
     )

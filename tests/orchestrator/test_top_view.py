@@ -200,7 +200,7 @@ def test_80_columns_and_24_lines_show_it_all(run: RunFolder) -> None:
         "weights: v10 published, 1.0 s old", "22/64 groups · Redis 2 MB of 4 MB · ledger 11 · checkpoint 8",
         "0.50 steps, 1 at most of 4 · restarts: 1 of workers",
         "reward", "▁", "█", "KL              2 nats", "length        8 tokens", "win rate         62.5%",
-        "scoring 60% training 40% in 30 s", "worker restarts  member=gen-0",
+        "waits for scoring 60% at work 40% in 30 s", "worker restarts  member=gen-0",
     ):  # fmt: skip
         assert piece in text, f"{piece!r} is missing in\n{text}"
 

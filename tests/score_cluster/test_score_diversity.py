@@ -41,16 +41,17 @@ def test_distinct_ngrams_are_those_of_a_plain_count_for_any_token_numbers():
 
 def test_a_group_by_hand():
     found = diversity([tokens(1, 2), tokens(1, 2), tokens(3), tokens()], [1.0, 1.0, 0.0, 2.0])
-    assert found.unique == 3 / 4
-    assert found.spread == pytest.approx(np.sqrt(0.5))  # mean 1, deviations 0 0 -1 1
-    assert found.equal == 0.0
+    assert found.among is not None
+    assert found.among.unique == 3 / 4
+    assert found.among.spread == pytest.approx(np.sqrt(0.5))  # mean 1, deviations 0 0 -1 1
+    assert found.among.equal == 0.0
     assert diversity([tokens(1), tokens(1)], [2.0, 2.0]).measures() == {
         "diversity.unique": 0.5,
         "diversity.distinct_4": 1.0,
         "diversity.spread": 0.0,
         "diversity.equal": 1.0,
     }
-    assert diversity([tokens(1)], [2.0]).equal == 0.0  # one sample can tell nothing of its group
+    assert diversity([tokens(1)], [2.0]).measures() == {"diversity.distinct_4": 1.0}  # one response differs from none
 
 
 def test_means_over_a_pass_are_exported():
