@@ -15,7 +15,7 @@ import pytest
 from score_workers import arrived, exhaust, worker
 
 from experience import wire
-from experience.buffer import ExperienceBuffer, Fenced
+from experience.buffer import ExperienceBuffer, Fenced, Lease, Stage
 from experience.schema import CompletionGroup
 from score_cluster import metrics
 from score_cluster.answers import RewardFailed, answers_of
@@ -368,6 +368,26 @@ def test_phases_add_up_to_wall_time(
     assert last["rewards"] >= 0.1  # 0.05 s an answer, of a prompt one after the other
     assert last["reference"] == 0.0
     assert last["exchange"] > 0
+
+
+def test_only_a_scorer_that_found_nothing_waits_for_completions(
+    buffer: ExperienceBuffer, policy_folder: str, complete: Complete, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a pass that found something it asks without waiting: the time that the answer takes is none of idleness."""
+    scorer = worker(buffer, policy_folder, exact())
+    waits: list[float] = []
+    lease = buffer.lease
+
+    def seen(stage: Stage, *, wait_s: float = 0.0, **named: Any) -> list[Lease]:
+        if stage == "completions":
+            waits.append(wait_s)
+        return lease(stage, wait_s=wait_s, **named)
+
+    monkeypatch.setattr(buffer, "lease", seen)
+    assert not scorer.step()
+    complete([{"answer": "cba"}], ["cba"])
+    assert [scorer.step() for _ in range(3)] == [True, False, False]
+    assert [wait_s > 0 for wait_s in waits] == [True, True, False, True]
 
 
 def scraped(began: float) -> tuple[dict[str, float], float, float]:
