@@ -73,6 +73,11 @@ def test_redis_keeps_what_it_acknowledges() -> None:
     lines = (K8S / "base" / "redis.conf").read_text().splitlines()
     assert {"appendonly yes", "appendfsync always", "maxmemory-policy noeviction"} <= set(lines)
     assert not any(line.startswith("requirepass") for line in lines)
+    for script in ("slurm/headrace.sbatch", "skypilot/trainer.sh"):
+        text = (DEPLOY / script).read_text()
+        assert all(
+            f'"{line}"' in text for line in ("appendonly yes", "appendfsync always", "maxmemory-policy noeviction")
+        )
 
 
 # -- Kubernetes --------------------------------------------------------------------------------------------------------
@@ -87,6 +92,14 @@ def test_a_kustomization_names_files_that_are_there_and_all_of_them(folder: str)
         "kustomization.yaml",
         *(name for name in named if "/" not in name),
     }
+
+
+def test_targets_over_http_are_marked_so_that_an_ended_driver_rings_no_alert() -> None:
+    (operator,) = [one for one in documents("k8s/monitoring/scrape.yaml") if one["kind"] == "ScrapeConfig"]
+    (job,) = load("prometheus/prometheus-http.yml")["scrape_configs"]
+    assert operator["spec"]["relabelings"] == [{"targetLabel": "discovery", "replacement": "http"}]
+    assert job["relabel_configs"] == [{"target_label": "discovery", "replacement": "http"}]
+    assert 'discovery!="http"' in (DEPLOY / "prometheus" / "rules" / "alerts.yml").read_text()
 
 
 def test_every_dashboard_becomes_a_config_map() -> None:
@@ -144,7 +157,11 @@ def test_redis_and_ray_are_reached_by_whom_they_serve_alone() -> None:
     assert ray["spec"]["policyTypes"] == redis["spec"]["policyTypes"] == ["Ingress"]
     (source,) = redis["spec"]["ingress"]
     assert source["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "headrace"}}}]
+    metrics = ray["spec"]["ingress"][-1]["ports"]
+    assert metrics == [{"port": 9400, "endPort": 65535}], "workers' metrics take free ports"
     (budget,) = documents("k8s/base/disruption.yaml")
+    assert budget["spec"]["minAvailable"] > 1000, "maxUnavailable asks for a controller with a scale"
+    assert "maxUnavailable" not in budget["spec"]
     (chosen,) = budget["spec"]["selector"]["matchExpressions"]
     assert chosen["values"] == ["head", "training", "redis"], "engines and scorers may go at any time"
 
