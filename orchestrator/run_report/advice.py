@@ -37,19 +37,25 @@ def bottleneck_of(waited: Mapping[str, float]) -> tuple[str, float] | None:
     return stage, waited.get(stage, 0.0) / turning
 
 
-def advice(waited: Mapping[str, float], settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Sentences; none where nothing is known."""
+def advice(
+    waited: Mapping[str, float], settings: Mapping[str, Any], *, begun: float = 1.0, failed: bool = False
+) -> tuple[str, ...]:
+    """Sentences; none where nothing is known.
+
+    begun: how often the driver or all ranks were started. failed: the run could not go on, so that its pace is no matter.
+    """
     found = []
     if (named := bottleneck_of(waited)) is not None:
         stage, share = named
         keys = ", ".join(f"{key} = {settings[key]}" for key in _KEYS[stage] if settings.get(key) is not None)
         found.append(_named(stage, share, waited.get("training", 0.0) / _turning(waited)))
-        found.append(f"{_REMEDIES[stage]}{f' Now: {keys}.' if keys else ''}")
+        if not failed:
+            found.append(f"{_REMEDIES[stage]}{f' Now: {keys}.' if keys else ''}")
     total = sum(waited.values())
     if total and waited.get("start", 0.0) > START_MATTERS * total:
-        found.append(
-            f"Starting took {waited['start'] / total:.0%} of the time: a longer run spreads it over more steps."
-        )
+        told = f"Starting took {waited['start'] / total:.0%} of the time"
+        anew = f"{told}, since the run was begun anew {begun - 1:.0f} time{'s' * (begun > 2)}: mend the cause among the events first."
+        found.append(anew if begun > 1 else f"{told}: a longer run spreads it over more steps.")
     return tuple(found)
 
 

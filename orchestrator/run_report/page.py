@@ -37,7 +37,7 @@ def render(run: RunRecord, figures: Mapping[str, float], found: Verdict) -> str:
             judgement(found),
             *_problems(run),
             tiles(run, figures),
-            *where_time_went(run, use),
+            *where_time_went(run, use, begun=figures.get("lives", 1.0) + figures.get("trainer_restarts", 0.0)),
             "<h2>Curves</h2>",
             *curve_section([run]),
             *_samples(run),
@@ -116,12 +116,12 @@ def tiles(run: RunRecord, figures: Mapping[str, float]) -> str:
     return f'<div class="tiles">{cells}</div>' if cells else ""
 
 
-def where_time_went(run: RunRecord, use: TimeUse) -> Iterator[str]:
+def where_time_went(run: RunRecord, use: TimeUse, *, begun: float) -> Iterator[str]:
     yield "<h2>Where the time went</h2>"
     if not use.slices:
         yield '<p class="soft">The run has kept no timeline.</p>'
         return
-    for line in advice(use.waited, run.settings):
+    for line in advice(use.waited, run.settings, begun=begun, failed=run.state == "failed"):
         yield f"<p>{escape(line)}</p>"
     yield lanes.bars(use)
     if use.wall:

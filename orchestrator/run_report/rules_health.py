@@ -11,6 +11,8 @@ FEW_EFFECTIVE = 0.5
 """Effective share of samples under importance weights."""
 LOST, MANY_LOST = 0.05, 0.2
 """Share of groups that were not trained."""
+HARDLY = 0.05
+"""Explained variance below which a critic tells next to nothing."""
 MANY_RESTARTS = 5
 
 
@@ -35,7 +37,9 @@ def gap(figures: Figures) -> Reasons:
             "The engine serves other weights than it says, or computes otherwise: read its log.",
         )
     else:
-        yield good("log-prob gap", f"Engine and trainer agree to {found:.1g} nats a token.")
+        yield good(
+            "log-prob gap", f"Engine and trainer agree to {found:.1g} nats a token, where their weights were equal."
+        )
 
 
 def staleness(figures: Figures) -> Reasons:
@@ -56,6 +60,10 @@ def critic(figures: Figures) -> Reasons:
             "critic",
             f"The critic explains {variance:.2f} of the returns' variance: worse than a constant.",
             "Give it more training.algorithm.critic.warmup_steps or a higher rate.",
+        )
+    elif variance is not None and variance < HARDLY:
+        yield note(
+            "critic", f"The critic explains {variance:.0%} of the returns' variance: hardly more than a constant."
         )
     elif variance is not None:
         yield good("critic", f"The critic explains {variance:.0%} of the returns' variance.")
@@ -80,9 +88,12 @@ def groups(figures: Figures) -> Reasons:
 
 
 def restarts(figures: Figures) -> Reasons:
-    ranks, workers = figures.get("trainer_restarts", 0.0), figures.get("worker_restarts", 0.0)
-    if ranks + workers == 0:
+    counts = {"ranks": figures.get("trainer_restarts", 0.0), "workers": figures.get("worker_restarts", 0.0)}
+    counts["the driver"] = figures.get("lives", 1.0) - 1
+    total = sum(counts.values())
+    if total <= 0:
         return
-    told = f"Ranks restarted {ranks:.0f} times, workers {workers:.0f} times; nothing was lost by it but time."
+    named = ", ".join(f"{who} {count:.0f} time{'s' * (count > 1)}" for who, count in counts.items() if count > 0)
+    told = f"Begun anew: {named}; nothing was lost by it but time."
     reason = doubtful("restarts", told, "Their causes are among the events.")
-    yield reason if ranks + workers >= MANY_RESTARTS else note("restarts", told)
+    yield reason if total >= MANY_RESTARTS else note("restarts", told)

@@ -192,6 +192,8 @@ def length(figures: Figures) -> Reasons:
         )
     elif grown < SHORTER:
         yield doubtful("length", f"Answers shrank {span}.")
+    elif grown > GROWING:
+        yield note("length", f"Answers grew {span}, and the reward does not ask for it.")
     else:
         yield good("length", f"The length of answers held, {span}.")
 

@@ -16,6 +16,8 @@ from orchestrator.run_report import advice, rules_health, rules_learning, sample
 from orchestrator.run_report.comparison import HOW, compare, differing, same
 from orchestrator.run_report.figures import figures_of, rise_of, window
 from orchestrator.run_report.record import read_run
+from orchestrator.run_report.rules_health import critic, restarts
+from orchestrator.run_report.rules_learning import length
 from orchestrator.run_report.time_use import time_use
 from orchestrator.run_report.verdict import Verdict, verdict
 from orchestrator.run_report.write import write_report
@@ -409,3 +411,34 @@ def test_keys_that_remedies_name_are_a_recipes() -> None:
     assert {key for key in named if not any(one == key or one.startswith(f"{key}.") for one in keys)} == {
         "evaluation.verdict"  # a module
     }
+
+
+def test_time_is_told_otherwise_of_a_run_that_failed_or_began_anew() -> None:
+    waited = {"start": 60.0, "training": 30.0, "generation": 1.0}
+    healthy = advice.advice(waited, {})
+    assert "add ranks" in healthy[1]
+    assert healthy[-1] == "Starting took 66% of the time: a longer run spreads it over more steps."
+    failed = advice.advice(waited, {}, begun=6.0, failed=True)
+    assert [line.split(",")[0].split(":")[0] for line in failed] == ["Bottleneck", "Starting took 66% of the time"]
+    assert "begun anew 5 times: mend the cause" in failed[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "grade", "said"),
+    [
+        ({"explained_variance_last": 0.01}, "note", "hardly more than a constant"),
+        ({"explained_variance_last": 0.4}, "good", "explains 40%"),
+        ({"lives": 2.0}, "note", "Begun anew: the driver 1 time;"),
+        ({"lives": 3.0, "worker_restarts": 3.0}, "doubtful", "workers 3 times, the driver 2 times"),
+    ],
+)
+def test_health_is_told_as_it_is(changes: Any, grade: str, said: str) -> None:
+    found = [one for rule in (critic, restarts) for one in rule(changes)]
+    assert [one.grade for one in found] == [grade]
+    assert said in found[0].text
+
+
+def test_answers_that_grew_did_not_hold_their_length() -> None:
+    (found,) = length({"length_first": 18.0, "length_last": 26.0, "length_reward_last": 0.0})
+    assert (found.grade, found.subject) == ("note", "length")
+    assert "grew" in found.text
