@@ -17,6 +17,7 @@ LAST_PROGRESS = LateGauge(
 STEP = Gauge("headrace_run_step", "Steps trained")
 STEPS_PLANNED = Gauge("headrace_run_steps_planned", "Steps that the run is to train")
 MAX_STALENESS = Gauge("headrace_run_max_staleness_steps", "Oldest that a trained token may be")
+STALL_LIMIT = Gauge("headrace_run_stall_limit_seconds", "Without progress for so long, the watchdog ends the run")
 PUBLISHED = LateGauge("headrace_run_published_version", "Number of the newest committed version of the weights")
 ISSUED = Counter(
     "headrace_run_issued_groups_total", "Groups issued, by whether the prompt was issued before", ["attempt"]

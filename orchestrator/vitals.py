@@ -74,6 +74,7 @@ class Vitals:
         self._over = False
         metrics.STEPS_PLANNED.set(recipe.run.steps)
         metrics.MAX_STALENESS.set(recipe.pacing.max_staleness)
+        metrics.STALL_LIMIT.set(recipe.supervise.stall_s)
         experience_metrics.CAPACITY.set(capacity_groups(recipe))
         self._timeline.add(self._first_line())
 

@@ -71,6 +71,7 @@ EFFECTIVE, STALENESS = (
 )
 MAX_STALENESS = "driver headrace_run_max_staleness_steps"
 PROGRESS = "driver headrace_run_last_progress_timestamp_seconds"
+STALL_LIMIT = "driver headrace_run_stall_limit_seconds"
 STARTED, RUN_STEP = "driver headrace_run_start_timestamp_seconds", "driver headrace_run_step"
 DEPTH = 'driver headrace_experience_depth_groups{{stream="{}"}}'
 SERVED, PUBLISHED = "gen-0 headrace_gen_served_version", "driver headrace_run_published_version"
@@ -184,6 +185,7 @@ CASES: Mapping[str, Case] = {
         fires={"16 minutes": {PROGRESS: turned(1, 0, minutes=16)}},
         quiet={
             "14 minutes": {PROGRESS: turned(1, 0, minutes=14)},
+            "a run of long steps": {PROGRESS: turned(1, 0, minutes=16), STALL_LIMIT: steady(7200)},
             "last step trained": {PROGRESS: turned(1, 0, minutes=30), RUN_STEP: steady(5000)},
             "not begun": {**NOT_TRAINED, STARTED: steady(END_S - 1700)},
         },

@@ -86,6 +86,7 @@ healthy: Mapping[str, str] = {
     "driver headrace_run_start_timestamp_seconds": steady(END_S - 3700),
     "driver headrace_run_last_progress_timestamp_seconds": rising(1),
     "driver headrace_run_max_staleness_steps": steady(4),
+    "driver headrace_run_stall_limit_seconds": steady(1800),
     'driver headrace_run_wall_seconds_total{phase="wait_events"}': rising(0.75),
     'driver headrace_run_wall_seconds_total{phase="supervise"}': rising(0.25),
     'gen-0 headrace_gen_wall_seconds_total{phase="generate"}': rising(0.6),
