@@ -300,6 +300,7 @@ def test_the_failure_of_any_part_restarts_all_ranks_and_forgets_what_was_in_flig
     driver = Driver(cluster, supervise__restart_backoff_s=1.0)
     driver.until_quiet()
     first = cluster.ranks
+    caplog.clear()
     with caplog.at_level("WARNING"):
         strike(cluster)
         driver.tick()
