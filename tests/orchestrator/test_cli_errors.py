@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from orchestrator_folders import sections, write_rows
 
-from orchestrator import cli, disk, yamlfile
+from orchestrator import cli, commands, disk, yamlfile
 from orchestrator import recipe as recipes
 from orchestrator.folder import RunFolder
 
@@ -158,13 +158,26 @@ def test_a_living_run_is_stopped_whatever_became_of_its_recipe(workplace, monkey
     assert (end.value.code, asked) == (None, [signal.SIGTERM]), capsys.readouterr().err
 
 
-def test_an_error_of_ours_is_one_line_too(workplace):
+def test_an_error_of_ours_is_one_line_too(monkeypatch, capsys):
+    def broken(*_, **__):
+        raise KeyError("steps")
+
+    monkeypatch.setattr(commands, "status", broken)
+    monkeypatch.setattr(sys, "argv", ["headrace", "status", "trial"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("headrace: internal error: KeyError: ")
+    assert "HEADRACE_DEBUG=1" in said
+
+
+def test_a_status_that_lacks_what_is_told_is_shown_as_it_is(workplace):
     (workplace / "runs/trial/status.json").write_text('{"state": "completed", "step": 1}')
     done = headrace("status", "trial", cwd=workplace)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("headrace: internal error: KeyError: ")
-    assert "HEADRACE_DEBUG=1" in done.stderr
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "status.json: is not as this version writes it (KeyError: 'steps'); remedy: --json" in done.stderr
 
 
 def test_status_tells_a_killed_driver_from_a_living_one(workplace):

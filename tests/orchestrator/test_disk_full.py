@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
@@ -163,10 +164,10 @@ def test_the_last_word_finds_the_room_that_was_set_aside(run, monkeypatch):
     assert reserve.stat().st_blocks * 512 >= folder._RESERVE_BYTES
     write_text = Path.write_text
 
-    def full_while_it_is_there(path: Path, text: str) -> int:
+    def full_while_it_is_there(path: Path, text: str, **how: Any) -> int:
         if reserve.exists():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write_text(path, text)
+        return write_text(path, text, **how)
 
     monkeypatch.setattr(Path, "write_text", full_while_it_is_there)
     with pytest.raises(StoreError, match="No space left"):
