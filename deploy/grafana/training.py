@@ -38,7 +38,7 @@ def _glance() -> list[Any]:
             "Newest KL", largest("headrace_train_kl_per_response_nats"), unit="suffix: nats", decimals=2, limits=look.KL
         ),
         stat("Gradient norm", largest("headrace_train_grad_norm"), unit="none", decimals=3),
-        stat("Gradients clipped", clipped, unit="percentunit", decimals=0, limits=look.CLIPPED),
+        stat("Grads clipped", clipped, unit="percentunit", decimals=0, limits=look.CLIPPED),
         stat("Oldest sample", largest("headrace_train_staleness_max_steps"), unit="suffix: steps", decimals=0),
         stat("Cut off", largest("headrace_train_truncated_ratio"), unit="percentunit", decimals=1),
     ]

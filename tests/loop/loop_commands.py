@@ -131,8 +131,8 @@ def events(run: Path, worker: str, event: str) -> list[dict[str, Any]]:
 def redelivered(run: Path, worker: str, stage: str, sequence: int) -> float | None:
     """Seconds for which the entry had been silent when this worker took it over; None: it has not."""
     for line in events(run, worker, "entries redelivered"):
-        if line["stage"] == stage and str(sequence) in line["idle_s"]:
-            return float(line["idle_s"][str(sequence)])
+        if line["stage"] == stage and sequence in line["groups"]:
+            return float(line["idle_s"][line["groups"].index(sequence)])
     return None
 
 

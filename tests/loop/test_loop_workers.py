@@ -155,11 +155,11 @@ def one_prompt_of_eighteen_was_quarantined(run: Path) -> None:
     struck = (run / "faults" / f"gen.start@{POISON}").read_text().split()
     assert len(set(struck)) == len(struck) == 3
     suspects = {
-        int(sequence)
+        sequence
         for line in events(run, "gen-*", "entries redelivered")
         if line["stage"] == "prompts"
-        for sequence in line["idle_s"]
+        for sequence in line["groups"]
     }
     assert set(range(18)) <= suspects
     (quarantined,) = events(run, "gen-*", "group_quarantined")
-    assert quarantined["sequence"] == POISON
+    assert quarantined["group"] == POISON
